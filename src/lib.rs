@@ -1,0 +1,1 @@
+//! streamfleet: a fleet of workers on Redis Streams.
