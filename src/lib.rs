@@ -1,1 +1,21 @@
 //! streamfleet: a fleet of workers on Redis Streams.
+
+pub mod admission;
+pub mod error;
+pub mod event;
+pub mod event_type;
+pub mod fleet;
+pub mod json;
+pub mod letter;
+pub mod money;
+pub mod process;
+pub mod retry;
+pub mod router;
+pub mod routing;
+pub mod schemas;
+pub mod store;
+pub mod worker;
+
+pub use error::HandlerError;
+pub use event::Event;
+pub use worker::{Context, EffectError, Handler, History, NewEvent, StoredEvent};

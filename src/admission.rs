@@ -1,0 +1,169 @@
+//! Admission: what may pass the door. A pure decision about the bytes of one event, used by
+//! the router for everything in the inbox, by publishers before they send, and for follow-up
+//! events before their parent commits, so that all three agree.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Envelope, MAX_HOPS, content_hash};
+use crate::json::{self, JsonError};
+use crate::routing::Config;
+use crate::schemas::{SchemaRefusal, Violation};
+
+/// Why an event was refused at the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Not JSON.
+    InvalidJson,
+    /// Not UTF-8.
+    InvalidUtf8,
+    /// Longer than `limits.event_bytes`.
+    TooLarge,
+    /// Nested deeper than `limits.depth`.
+    TooDeep,
+    /// An object names a key twice.
+    DuplicateKey,
+    /// A required part of the envelope is missing or malformed, or the entry has no `event`.
+    BadEnvelope,
+    /// No schema or no stream knows the type.
+    UnknownType,
+    /// The type is known, this version of it is not.
+    UnknownVersion,
+    /// The schema refuses it.
+    SchemaViolation,
+    /// The same event ID was accepted with another type, version or data.
+    EventIdConflict,
+    /// A chain of follow-ups that is too long: most likely a loop.
+    TooManyHops,
+    /// It asks for something that this version cannot do.
+    Unsupported,
+}
+
+impl Refusal {
+    /// The reason code, as dead letters carry it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::TooLarge => "too_large",
+            Self::TooDeep => "too_deep",
+            Self::DuplicateKey => "duplicate_key",
+            Self::BadEnvelope => "bad_envelope",
+            Self::UnknownType => "unknown_type",
+            Self::UnknownVersion => "unknown_version",
+            Self::SchemaViolation => "schema_violation",
+            Self::EventIdConflict => "event_id_conflict",
+            Self::TooManyHops => "too_many_hops",
+            Self::Unsupported => "unsupported",
+        }
+    }
+
+    /// Whether a newer routing.yaml or schema could change the answer.
+    pub fn depends_on_config(self) -> bool {
+        matches!(self, Self::UnknownType | Self::UnknownVersion | Self::SchemaViolation)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refused event: why, in one sentence and in detail.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{code}: {error}")]
+pub struct Rejection {
+    /// The reason code.
+    pub code: Refusal,
+    /// One sentence.
+    pub error: String,
+    /// What is wrong where, by JSON pointer.
+    pub details: Vec<Violation>,
+    /// The event's ID and type, as far as they could be read.
+    pub envelope: Option<Envelope>,
+}
+
+/// An event that may pass, and where it goes.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    /// Identity, type and version.
+    pub envelope: Envelope,
+    /// Equal for equal content; see [`content_hash`].
+    pub content: String,
+    /// The domain stream, without namespace.
+    pub stream: Arc<str>,
+    /// Comma-separated subscribers; empty if nobody wants it.
+    pub to: Arc<str>,
+}
+
+/// Decides about one event. `hops` is the length of the chain of follow-ups that led to it.
+pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejection> {
+    let refuse = |code, error: String| Rejection { code, error, details: Vec::new(), envelope: None };
+    let limits = config.routing.limits();
+    if event.len() > limits.event_bytes {
+        let error = format!("{} bytes, limits.event_bytes allows {}", event.len(), limits.event_bytes);
+        return Err(refuse(Refusal::TooLarge, error));
+    }
+    let value = json::parse(event, limits.depth).map_err(|e| {
+        let code = match e {
+            JsonError::InvalidUtf8 { .. } => Refusal::InvalidUtf8,
+            JsonError::Invalid(_) => Refusal::InvalidJson,
+            JsonError::TooDeep { .. } => Refusal::TooDeep,
+            JsonError::DuplicateKey(_) => Refusal::DuplicateKey,
+        };
+        refuse(code, e.to_string())
+    })?;
+    let envelope = Envelope::read(&value).map_err(|errors| {
+        let details: Vec<_> = errors
+            .into_iter()
+            .map(|e| Violation { pointer: e.pointer.to_owned(), message: e.message })
+            .collect();
+        Rejection { code: Refusal::BadEnvelope, error: summary(&details), details, envelope: None }
+    })?;
+    let refuse = |code, error: String, details| {
+        Err(Rejection { code, error, details, envelope: Some(envelope.clone()) })
+    };
+    for field in ["expires_at", "deliver_at"] {
+        if value.get(field).is_some_and(|v| !v.is_null()) {
+            let error = format!("this version does not support {field}: publish without it");
+            return refuse(Refusal::Unsupported, error, Vec::new());
+        }
+    }
+    match config.schemas.validate(envelope.event_type.as_str(), envelope.version, &value) {
+        Ok(()) => {}
+        Err(SchemaRefusal::Violations(details)) => {
+            return refuse(Refusal::SchemaViolation, summary(&details), details);
+        }
+        Err(unknown @ SchemaRefusal::UnknownType) => {
+            let error = format!("{}: {unknown}", envelope.event_type);
+            return refuse(Refusal::UnknownType, error, Vec::new());
+        }
+        Err(unknown @ SchemaRefusal::UnknownVersion { .. }) => {
+            let error = format!("{} version {}: {unknown}", envelope.event_type, envelope.version);
+            return refuse(Refusal::UnknownVersion, error, Vec::new());
+        }
+    }
+    let Some(route) = config.routing.route(envelope.event_type.as_str()) else {
+        let error = format!("no stream in routing.yaml takes {}", envelope.event_type);
+        return refuse(Refusal::UnknownType, error, Vec::new());
+    };
+    if hops > MAX_HOPS {
+        let error = format!("{hops} follow-ups in a row, at most {MAX_HOPS}: the routes probably loop");
+        return refuse(Refusal::TooManyHops, error, Vec::new());
+    }
+    let content = content_hash(&envelope, &value);
+    Ok(Admitted { envelope, content, stream: route.stream.clone(), to: route.to_joined.clone() })
+}
+
+fn summary(details: &[Violation]) -> String {
+    let Some(first) = details.first() else { return String::new() };
+    let place = if first.pointer.is_empty() { "the event" } else { &first.pointer };
+    match details.len() {
+        1 => format!("{place}: {}", first.message),
+        n => format!("{place}: {} (and {} more)", first.message, n - 1),
+    }
+}

@@ -1,0 +1,299 @@
+//! The event: an immutable fact, and the two ways to read one.
+//!
+//! The router reads an [`Envelope`] out of parsed JSON and says everything that is wrong with
+//! it; workers read an [`Event`], whose `data` stays the text that was sent until a handler
+//! asks for it.
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::error::HandlerError;
+use crate::event_type::EventType;
+
+/// Follow-up events that caused each other in a row; one more is refused as a loop.
+pub const MAX_HOPS: u32 = 32;
+
+/// What the router needs to know of an event before it looks at its schema.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Envelope {
+    /// Identity for deduplication.
+    pub event_id: Uuid,
+    /// `Order.Created`.
+    pub event_type: EventType,
+    /// Major version of the schema: 1 for `"1"`.
+    pub version: u32,
+}
+
+/// One thing that is wrong with an envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvelopeError {
+    /// JSON pointer of the offending value.
+    pub pointer: &'static str,
+    /// What is wrong and what is expected.
+    pub message: String,
+}
+
+impl Envelope {
+    /// Reads the envelope of a parsed event; every problem, not the first.
+    pub fn read(event: &Value) -> Result<Self, Vec<EnvelopeError>> {
+        let Value::Object(fields) = event else {
+            let message = "an event is a JSON object".to_owned();
+            return Err(vec![EnvelopeError { pointer: "", message }]);
+        };
+        let mut errors = Vec::new();
+        let mut text = |pointer: &'static str, expected: &str| match fields.get(&pointer[1..]) {
+            Some(Value::String(text)) => Some(text.as_str()),
+            Some(_) => {
+                errors.push(EnvelopeError { pointer, message: format!("must be {expected}") });
+                None
+            }
+            None => {
+                errors.push(EnvelopeError { pointer, message: format!("is missing: {expected}") });
+                None
+            }
+        };
+        let event_id = text("/event_id", "a UUID in a string");
+        let event_type = text("/event_type", "a type such as \"Order.Created\"");
+        let version = text("/version", "a version in a string, such as \"1\"");
+        let timestamp = text("/timestamp", "an RFC 3339 date-time");
+        let correlation_id = text("/correlation_id", "a UUID in a string");
+        if !matches!(fields.get("data"), Some(Value::Object(_))) {
+            errors.push(EnvelopeError { pointer: "/data", message: "must be an object".into() });
+        }
+
+        let mut wrong = |pointer, message| errors.push(EnvelopeError { pointer, message });
+        let event_id = event_id.and_then(|t| {
+            Uuid::try_parse(t).map_err(|e| wrong("/event_id", format!("is not a UUID: {e}"))).ok()
+        });
+        if let Some(t) = correlation_id {
+            if let Err(e) = Uuid::try_parse(t) {
+                wrong("/correlation_id", format!("is not a UUID: {e}"));
+            }
+        }
+        if let Some(t) = timestamp {
+            if let Err(e) = t.parse::<Timestamp>() {
+                wrong("/timestamp", format!("is not an RFC 3339 date-time: {e}"));
+            }
+        }
+        let event_type = event_type.and_then(|t| {
+            EventType::parse(t).map_err(|e| wrong("/event_type", e.to_string())).ok()
+        });
+        let version = version.and_then(|t| {
+            let number = t.parse().ok().filter(|v: &u32| *v > 0 && v.to_string() == t);
+            if number.is_none() {
+                wrong("/version", "must be a whole number from 1 in a string, such as \"1\"".into());
+            }
+            number
+        });
+        match (event_id, event_type, version) {
+            (Some(event_id), Some(event_type), Some(version)) if errors.is_empty() => {
+                Ok(Self { event_id, event_type, version })
+            }
+            _ => Err(errors),
+        }
+    }
+}
+
+/// Identifies what an event says: equal for the same type, version and data, whatever the
+/// order of keys and the white space. Two numbers are equal when they are the same double.
+pub fn content_hash(envelope: &Envelope, event: &Value) -> String {
+    let mut hash = Xxh3::new();
+    hash.update(envelope.event_type.as_str().as_bytes());
+    hash.update(&envelope.version.to_le_bytes());
+    hash_value(&mut hash, event.get("data").unwrap_or(&Value::Null));
+    format!("{:032x}", hash.digest128())
+}
+
+/// Each kind has a tag and each container its length, so that no two values feed the same bytes.
+fn hash_value(hash: &mut Xxh3, value: &Value) {
+    let mut tagged = |tag: u8, len: usize| {
+        hash.update(&[tag]);
+        hash.update(&(len as u64).to_le_bytes());
+    };
+    match value {
+        Value::Null => tagged(0, 0),
+        Value::Bool(v) => tagged(1, usize::from(*v)),
+        Value::Number(v) => {
+            let text = v.to_string();
+            tagged(2, text.len());
+            hash.update(text.as_bytes());
+        }
+        Value::String(v) => {
+            tagged(3, v.len());
+            hash.update(v.as_bytes());
+        }
+        Value::Array(items) => {
+            tagged(4, items.len());
+            items.iter().for_each(|item| hash_value(hash, item));
+        }
+        // serde_json's map is sorted by key.
+        Value::Object(fields) => {
+            tagged(5, fields.len());
+            for (key, item) in fields {
+                hash.update(&(key.len() as u64).to_le_bytes());
+                hash.update(key.as_bytes());
+                hash_value(hash, item);
+            }
+        }
+    }
+}
+
+/// An event as a handler sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Event {
+    event_id: Uuid,
+    event_type: String,
+    version: String,
+    timestamp: Timestamp,
+    correlation_id: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    causation_id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+    data: Box<RawValue>,
+}
+
+impl Event {
+    /// Reads an event from its JSON text.
+    pub fn from_json(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(text)
+    }
+
+    /// A new event that starts a flow of its own: random time-ordered id, now, version 1.
+    pub fn new(event_type: &EventType, data: &impl Serialize) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            event_id: Uuid::now_v7(),
+            event_type: event_type.as_str().to_owned(),
+            version: "1".to_owned(),
+            timestamp: Timestamp::now(),
+            correlation_id: Uuid::new_v4(),
+            causation_id: None,
+            key: None,
+            source: None,
+            traceparent: None,
+            data: serde_json::value::to_raw_value(data)?,
+        })
+    }
+
+    /// The event that `subscriber` publishes as its `index`-th answer to this one. Its id is
+    /// the same however often the handler runs, so that a repeated commit repeats nothing.
+    pub fn follow_up(
+        &self,
+        subscriber: &str,
+        index: usize,
+        event_type: &EventType,
+        data: &impl Serialize,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            event_id: Uuid::new_v5(&self.event_id, format!("{subscriber}:{index}").as_bytes()),
+            correlation_id: self.correlation_id,
+            causation_id: Some(self.event_id),
+            source: Some(subscriber.to_owned()),
+            traceparent: self.traceparent.clone(),
+            ..Self::new(event_type, data)?
+        })
+    }
+
+    /// Identity; equal for every copy of this event.
+    pub fn id(&self) -> Uuid {
+        self.event_id
+    }
+    /// `Order.Created`, without the version.
+    pub fn event_type(&self) -> &str {
+        &self.event_type
+    }
+    /// Major version of the schema, `"1"`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+    /// Event time: when it happened, not when it arrived.
+    pub fn timestamp(&self) -> Timestamp {
+        self.timestamp
+    }
+    /// The business flow that it belongs to.
+    pub fn correlation_id(&self) -> Uuid {
+        self.correlation_id
+    }
+    /// The event that caused it, if an event did.
+    pub fn causation_id(&self) -> Option<Uuid> {
+        self.causation_id
+    }
+    /// What the event is about, where the producer said so.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+    /// Who published it, where the producer said so.
+    pub fn source(&self) -> Option<&str> {
+        self.source.as_deref()
+    }
+    /// `data` as the JSON text that was sent.
+    pub fn data_text(&self) -> &str {
+        self.data.get()
+    }
+    /// `data` as a type of yours. A mismatch cannot heal by trying again, so it is a rejection.
+    pub fn data<T: DeserializeOwned>(&self) -> Result<T, HandlerError> {
+        serde_json::from_str(self.data.get())
+            .map_err(|e| HandlerError::reject(format_args!("data of {}: {e}", self.event_type)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn valid() -> Value {
+        json!({"event_id": "0190a8c0-0000-7000-8000-000000000001", "event_type": "Order.Created",
+            "version": "1", "timestamp": "2010-12-01T08:26:00Z",
+            "correlation_id": "0190a8c0-0000-7000-8000-000000000002", "data": {"a": 1, "b": [2.5]}})
+    }
+
+    #[test]
+    fn reads_an_envelope_and_reports_every_problem() {
+        let envelope = Envelope::read(&valid()).unwrap();
+        assert_eq!((envelope.event_type.as_str(), envelope.version), ("Order.Created", 1));
+
+        let bad = json!({"event_id": 7, "event_type": "nope", "version": "01",
+            "timestamp": "yesterday", "data": []});
+        let pointers: Vec<_> = Envelope::read(&bad).unwrap_err().iter().map(|e| e.pointer).collect();
+        for pointer in ["/event_id", "/event_type", "/version", "/timestamp", "/correlation_id", "/data"] {
+            assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
+        }
+        assert_eq!(Envelope::read(&json!([1])).unwrap_err()[0].pointer, "");
+    }
+
+    #[test]
+    fn content_is_the_same_however_it_is_written_and_differs_when_it_differs() {
+        let envelope = Envelope::read(&valid()).unwrap();
+        let hash = |data: &str| {
+            let event = format!("{{\"data\":{data},\"timestamp\":\"ignored\"}}");
+            content_hash(&envelope, &serde_json::from_str(&event).unwrap())
+        };
+        assert_eq!(hash(r#"{"a":1,"b":[2.5]}"#), hash(r#"{ "b": [2.50], "a": 1 }"#));
+        for other in [r#"{"a":2,"b":[2.5]}"#, r#"{"a":1,"b":["2.5"]}"#, r#"{"a":1,"b":2.5}"#, "{}"] {
+            assert_ne!(hash(r#"{"a":1,"b":[2.5]}"#), hash(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_follow_up_has_one_id_per_parent_subscriber_and_index() {
+        let parent = Event::from_json(valid().to_string().as_bytes()).unwrap();
+        let reserved = EventType::parse("Inventory.Stock.Reserved").unwrap();
+        let one = parent.follow_up("inventory-service", 0, &reserved, &json!({})).unwrap();
+        let same = parent.follow_up("inventory-service", 0, &reserved, &json!({})).unwrap();
+        let other = parent.follow_up("inventory-service", 1, &reserved, &json!({})).unwrap();
+        assert_eq!(one.id(), same.id());
+        assert_ne!(one.id(), other.id());
+        assert_eq!(one.correlation_id(), parent.correlation_id());
+        assert_eq!(one.causation_id(), Some(parent.id()));
+    }
+}

@@ -1,0 +1,79 @@
+//! Every key that streamfleet touches, built in one place.
+//!
+//! An optional namespace comes first (`shop:order-events`). Names of streams and subscribers
+//! are checked by routing.yaml, so no key of one family can be mistaken for another's.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+/// Builds keys under one namespace.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    prefix: Arc<str>,
+}
+
+impl Keys {
+    /// Keys under `<namespace>:`, or bare.
+    pub fn new(namespace: Option<&str>) -> Self {
+        Self { prefix: namespace.map(|n| format!("{n}:")).unwrap_or_default().into() }
+    }
+
+    fn key(&self, rest: impl Display) -> String {
+        format!("{}{rest}", self.prefix)
+    }
+
+    /// The name of a key without the namespace.
+    pub fn strip<'a>(&self, key: &'a str) -> &'a str {
+        key.strip_prefix(&*self.prefix).unwrap_or(key)
+    }
+
+    /// Stream of events as producers sent them.
+    pub fn inbox(&self) -> String {
+        self.key("inbox")
+    }
+    /// A domain stream, `order-events`; also `redrive:<subscriber>` by its name.
+    pub fn stream(&self, name: &str) -> String {
+        self.key(name)
+    }
+    /// Name (without namespace) of the stream of dead letters sent back to one subscriber.
+    pub fn redrive_name(subscriber: &str) -> String {
+        format!("redrive:{subscriber}")
+    }
+    /// Stream of a subscriber's dead letters; `dead:router` holds what was refused at the door.
+    pub fn dead(&self, subscriber: &str) -> String {
+        self.key(format_args!("dead:{subscriber}"))
+    }
+    /// Hash of the deliveries of one group that had trouble. Fields `<id>` (log of recorded
+    /// failures), `<id>:starts` (starts without an outcome), `<id>:due` (parked until, ms).
+    pub fn attempts(&self, stream: &str, subscriber: &str) -> String {
+        self.key(format_args!("attempts:{stream}:{subscriber}"))
+    }
+    /// Hash of event ID -> content hash, of one slice of the dedupe window.
+    pub fn seen(&self, bucket: u64) -> String {
+        self.key(format_args!("seen:{bucket}"))
+    }
+    /// Hash: dataset ID, configuration generations, every group ever created.
+    pub fn fleet(&self) -> String {
+        self.key("fleet")
+    }
+    /// Field of [`fleet`](Self::fleet) for one group; `stream` without namespace.
+    pub fn fleet_group(stream: &str, subscriber: &str) -> String {
+        format!("group:{stream}:{subscriber}")
+    }
+    /// Hash with TTL: one live worker.
+    pub fn worker(&self, subscriber: &str, name: &str) -> String {
+        self.key(format_args!("worker:{subscriber}:{name}"))
+    }
+    /// Hash of counters that no stream can tell: `lost`; for the router `routed`, `refused`, `duplicates`.
+    pub fn stats(&self, subscriber: &str) -> String {
+        self.key(format_args!("stats:{subscriber}"))
+    }
+    /// A key of a subscriber's handlers.
+    pub fn effect(&self, subscriber: &str, key: &str) -> String {
+        self.key(format_args!("{subscriber}:{key}"))
+    }
+    /// The event store's stream of one entity.
+    pub fn entity(&self, entity: &str, id: &str) -> String {
+        self.key(format_args!("es:{entity}:{id}"))
+    }
+}

@@ -1,0 +1,229 @@
+//! Connections: opened with deadlines, rebuilt after any fault, never hidden behind a retry
+//! that could apply a command twice.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, RedisError, ServerErrorKind};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::retry::RECONNECT;
+
+/// How long a short command may go unanswered before its connection is given up.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const POOL_SIZE: usize = 16;
+
+/// What can go wrong between us and Redis.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL is not one that this program can use.
+    #[error("the Redis URL cannot be used: {0}. Write redis://host:port/db or unix:///path/to/socket")]
+    Url(String),
+    /// Redis could not be reached, or answered with an error.
+    #[error("Redis at {server}: {cause}")]
+    Redis {
+        /// The server, without credentials.
+        server: String,
+        /// What the client library reported.
+        cause: RedisError,
+    },
+    /// The pool of short connections could not be used.
+    #[error("Redis at {server}: {cause}")]
+    Pool {
+        /// The server, without credentials.
+        server: String,
+        /// What the pool reported.
+        cause: deadpool_redis::PoolError,
+    },
+}
+
+impl StoreError {
+    /// The client library's error, where there is one.
+    pub fn redis(&self) -> Option<&RedisError> {
+        match self {
+            Self::Redis { cause, .. } => Some(cause),
+            Self::Pool { cause: deadpool_redis::PoolError::Backend(cause), .. } => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+/// Whether Redis says that a stream or group is not there (FLUSHALL, an empty replica
+/// promoted, a group destroyed): nothing that reconnecting could heal.
+pub fn is_dataset_gone(error: &RedisError) -> bool {
+    error.code() == Some("NOGROUP")
+}
+
+/// A Redis server: how to reach it, and a pool of short connections to it.
+#[derive(Clone)]
+pub struct Redis {
+    client: redis::Client,
+    pool: deadpool_redis::Pool,
+    server: Arc<str>,
+}
+
+impl Redis {
+    /// Prepares connections to `url`; nothing is opened yet.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        let info = connection_info(url)?;
+        let server: Arc<str> = info.addr().to_string().into();
+        let unusable = |e: RedisError| StoreError::Url(e.to_string());
+        let manager = deadpool_redis::Manager::new_with_config(info.clone(), config(RESPONSE_TIMEOUT))
+            .map_err(unusable)?;
+        let pool = deadpool_redis::Pool::builder(manager)
+            .max_size(POOL_SIZE)
+            .runtime(deadpool_redis::Runtime::Tokio1)
+            .wait_timeout(Some(RESPONSE_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .recycle_timeout(Some(CONNECT_TIMEOUT))
+            .build()
+            .map_err(|e| StoreError::Url(e.to_string()))?;
+        Ok(Self { client: redis::Client::open(info).map_err(unusable)?, pool, server })
+    }
+
+    /// The server's address, without credentials: fit for logs.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// A pooled connection for short commands.
+    pub async fn pool(&self) -> Result<deadpool_redis::Connection, StoreError> {
+        self.pool.get().await.map_err(|cause| StoreError::Pool { server: self.server.to_string(), cause })
+    }
+
+    /// A connection of one's own whose answers may take `patience` (BLOCK) and then some.
+    pub async fn dedicated(&self, patience: Duration) -> Result<MultiplexedConnection, StoreError> {
+        let config = config(patience + RESPONSE_TIMEOUT);
+        self.client.get_multiplexed_async_connection_with_config(&config).await.map_err(|e| self.error(e))
+    }
+
+    /// Wraps an error of the client library with the server's address.
+    pub fn error(&self, cause: RedisError) -> StoreError {
+        StoreError::Redis { server: self.server.to_string(), cause }
+    }
+
+    /// A shared connection that heals.
+    pub fn link(&self) -> Link {
+        Link { redis: self.clone(), current: Arc::new(Mutex::new(None)), epoch: Arc::new(AtomicU64::new(0)) }
+    }
+}
+
+fn connection_info(url: &str) -> Result<ConnectionInfo, StoreError> {
+    if url.contains(',') || url.starts_with("redis+cluster") || url.starts_with("redis-cluster") {
+        return Err(StoreError::Url("Redis Cluster is not supported yet".into()));
+    }
+    if url.starts_with("rediss://") {
+        return Err(StoreError::Url("TLS is not built in".into()));
+    }
+    // The library's message could quote the URL, and with it a password.
+    let info = url.into_connection_info().map_err(|e| {
+        StoreError::Url(match e.detail() {
+            Some(detail) => detail.to_owned(),
+            None => "it does not parse".into(),
+        })
+    })?;
+    Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+}
+
+fn config(response: Duration) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(response))
+}
+
+/// One multiplexed connection shared by the tasks of a process. A fault drops it; the next
+/// user builds a new one. A command is sent once: whether to send it again is the caller's
+/// decision, because only the caller knows what a repetition means.
+#[derive(Clone)]
+pub struct Link {
+    redis: Redis,
+    current: Arc<Mutex<Option<MultiplexedConnection>>>,
+    epoch: Arc<AtomicU64>,
+}
+
+impl Link {
+    /// The server behind it.
+    pub fn redis(&self) -> &Redis {
+        &self.redis
+    }
+
+    /// How many connections were built so far: a change tells of an outage in between.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Runs one exchange on the shared connection.
+    pub async fn run<T, F, Fut>(&self, exchange: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(MultiplexedConnection) -> Fut,
+        Fut: Future<Output = Result<T, RedisError>>,
+    {
+        let (connection, epoch) = {
+            let mut current = self.current.lock().await;
+            match &*current {
+                Some(connection) => (connection.clone(), self.epoch()),
+                None => {
+                    let fresh = self.redis.dedicated(Duration::ZERO).await?;
+                    *current = Some(fresh.clone());
+                    (fresh, self.epoch.fetch_add(1, Ordering::Relaxed) + 1)
+                }
+            }
+        };
+        match exchange(connection).await {
+            Ok(answer) => Ok(answer),
+            Err(cause) => {
+                if loses_connection(&cause) {
+                    let mut current = self.current.lock().await;
+                    if self.epoch() == epoch {
+                        *current = None;
+                    }
+                }
+                Err(self.redis.error(cause))
+            }
+        }
+    }
+}
+
+/// After these the answers on a connection can no longer be trusted to belong to their
+/// questions, or the server behind it is not the one to write to.
+fn loses_connection(error: &RedisError) -> bool {
+    error.is_io_error()
+        || error.is_unrecoverable_error()
+        || matches!(
+            error.kind(),
+            redis::ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+                | redis::ErrorKind::AuthenticationFailed
+        )
+}
+
+/// Repeats `exchange` with bounded backoff until it succeeds, `give_up` says that its error
+/// cannot heal, or `deadline` has passed. For exchanges whose repetition is harmless.
+pub async fn retry_until<T, Fut>(
+    deadline: Option<Instant>,
+    give_up: impl Fn(&StoreError) -> bool,
+    mut exchange: impl FnMut(u32) -> Fut,
+) -> Result<T, StoreError>
+where
+    Fut: Future<Output = Result<T, StoreError>>,
+{
+    let mut failures = 0;
+    loop {
+        let error = match exchange(failures).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        failures += 1;
+        let delay = RECONNECT.delay(failures);
+        if give_up(&error) || deadline.is_some_and(|d| Instant::now() + delay >= d) {
+            return Err(error);
+        }
+        tracing::warn!(%error, failures, "Redis did not answer as it should; trying again");
+        tokio::time::sleep(delay).await;
+    }
+}

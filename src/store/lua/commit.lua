@@ -1,0 +1,101 @@
+-- Commits one delivery with everything that its handler asked for.
+-- KEYS: stream, attempts, inbox, then the keys of conditions and effects
+-- ARGV: group, consumer, id, count, troubled, delete,
+--       number of conditions, each: kind, key index, then
+--         string: present ('1'/'0'), value | field: name, present, value | version: expected
+--       number of effects, each: name, key index, number of arguments, arguments
+--       number of follow-ups, each: json, hops
+-- Answers HELD (done), GONE, FENCED, CONFLICT, or INVALID and why; nothing is written unless HELD.
+local MAX_INTEGER = 9007199254740991 -- beyond it a double, and many a client, loses digits
+local position = 7
+local function take()
+  local value = ARGV[position]
+  position = position + 1
+  return value
+end
+
+local state = fence(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+if state ~= 'HELD' then return {state} end
+must_be(KEYS[2], 'hash')
+must_be(KEYS[3], 'stream')
+
+local function version_of(key)
+  local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  return last and string.match(last[1], '^%d+') or '0'
+end
+local function wrong(key, kind)
+  local actual = redis.call('TYPE', key).ok
+  return actual ~= 'none' and actual ~= kind and actual
+end
+
+for _ = 1, tonumber(take()) do
+  local kind, key = take(), KEYS[tonumber(take())]
+  local expected_type = ({string = 'string', field = 'hash', version = 'stream'})[kind]
+  local actual = wrong(key, expected_type)
+  if actual then return {'INVALID', 'key ' .. key .. ' is a ' .. actual .. ', expected a ' .. expected_type} end
+  if kind == 'version' then
+    if version_of(key) ~= take() then return {'CONFLICT'} end
+  else
+    local value
+    if kind == 'string' then value = redis.call('GET', key) else value = redis.call('HGET', key, take()) end
+    local present, expected = take(), take()
+    if (value or '') ~= expected or (value and '1' or '0') ~= present then return {'CONFLICT'} end
+  end
+end
+
+local TYPES = {
+  SET = 'string', INCRBY = 'string', HSET = 'hash', HINCRBY = 'hash', HDEL = 'hash',
+  SADD = 'set', SREM = 'set', ZADD = 'zset', ZINCRBY = 'zset', XADD = 'stream', NEWER = 'hash',
+}
+local effects, integers = {}, {}
+for _ = 1, tonumber(take()) do
+  local name, key, args = take(), KEYS[tonumber(take())], {}
+  for i = 1, tonumber(take()) do args[i] = take() end
+  effects[#effects + 1] = {name, key, args}
+  local kind = TYPES[name]
+  local actual = kind and wrong(key, kind)
+  if actual then return {'INVALID', 'key ' .. key .. ' is a ' .. actual .. ', expected a ' .. kind} end
+  -- What an increment will find: what is there, or what an earlier effect of this commit leaves.
+  if name == 'SET' then
+    integers[key] = args[1]
+  elseif name == 'DEL' then
+    for slot in pairs(integers) do
+      if slot == key or string.sub(slot, 1, #key + 1) == key .. '\0' then integers[slot] = '0' end
+    end
+    integers[key] = '0'
+  elseif name == 'HSET' or name == 'HDEL' then
+    integers[key .. '\0' .. args[1]] = name == 'HSET' and args[2] or '0'
+  elseif name == 'INCRBY' or name == 'HINCRBY' then
+    local slot, before, by = key, nil, tonumber(args[#args])
+    if name == 'HINCRBY' then slot = key .. '\0' .. args[1] end
+    before = integers[slot]
+    if not before and name == 'HINCRBY' and integers[key] then before = '0' end -- the key is deleted first
+    if not before then
+      before = (name == 'INCRBY' and redis.call('GET', key) or name == 'HINCRBY' and redis.call('HGET', key, args[1])) or '0'
+    end
+    if not string.match(before, '^%-?%d+$') or math.abs(tonumber(before) + by) > MAX_INTEGER then
+      return {'INVALID', 'cannot add ' .. args[#args] .. ' to ' .. key .. ': it is not an integer or would exceed 2^53'}
+    end
+    integers[slot] = string.format('%.0f', tonumber(before) + by)
+  end
+end
+
+-- Nothing below can fail.
+for _, effect in ipairs(effects) do
+  local name, key, args = effect[1], effect[2], effect[3]
+  if name == 'NEWER' then -- value, event time (µs), event id: the later event wins, the id breaks ties
+    local at, by = unpack(redis.call('HMGET', key, 'at', 'by'))
+    local newer = not at or tonumber(args[2]) > tonumber(at) or (args[2] == at and args[3] > (by or ''))
+    if newer then redis.call('HSET', key, 'value', args[1], 'at', args[2], 'by', args[3]) end
+  else
+    redis.call(name, key, unpack(args))
+  end
+end
+for _ = 1, tonumber(take()) do
+  local json, hops = take(), take()
+  redis.call('XADD', KEYS[3], '*', 'event', json, 'hops', hops)
+end
+if ARGV[5] == '1' then forget(KEYS[2], ARGV[3]) end
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
+if ARGV[6] == '1' then redis.call('XDEL', KEYS[1], ARGV[3]) end
+return {'HELD'}

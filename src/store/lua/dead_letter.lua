@@ -1,0 +1,13 @@
+-- Gives a delivery up: writes the dead letter and settles the entry, both or neither.
+-- KEYS: stream, attempts, dead
+-- ARGV: group, consumer, id, count, delete, then the fields of the letter
+-- Answers HELD (done), GONE, FENCED.
+local state = fence(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+if state ~= 'HELD' then return state end
+must_be(KEYS[2], 'hash')
+must_be(KEYS[3], 'stream')
+redis.call('XADD', KEYS[3], '*', unpack(ARGV, 6))
+forget(KEYS[2], ARGV[3])
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
+if ARGV[5] == '1' then redis.call('XDEL', KEYS[1], ARGV[3]) end
+return state

@@ -1,0 +1,27 @@
+-- Hands deliveries to a reserved consumer (`retry`, `released`) from which XAUTOCLAIM finds
+-- them when they are due, whoever is alive then.
+-- KEYS: stream, attempts
+-- ARGV: group, consumer, target, lease (ms), then per delivery: id, count, delay (ms), log ('' leaves it)
+-- Answers per delivery: HELD (done), GONE, FENCED, LOST (the entry was deleted under us).
+must_be(KEYS[2], 'hash')
+local answers, lease, now = {}, tonumber(ARGV[4]), now_ms()
+for i = 5, #ARGV, 4 do
+  local id, count = ARGV[i], ARGV[i + 1]
+  local state = fence(KEYS[1], ARGV[1], ARGV[2], id, count)
+  if state == 'HELD' then
+    -- Reclaiming finds what is idle for a lease: let it get there exactly when it is due.
+    local delay = tonumber(ARGV[i + 2])
+    local idle = string.format('%.0f', math.max(lease - delay, 0))
+    local moved = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, id,
+      'IDLE', idle, 'RETRYCOUNT', count, 'JUSTID')
+    if #moved == 0 then
+      forget(KEYS[2], id)
+      state = 'LOST'
+    else
+      redis.call('HSET', KEYS[2], id .. ':due', string.format('%.0f', now + delay))
+      if ARGV[i + 3] ~= '' then redis.call('HSET', KEYS[2], id, ARGV[i + 3]) end
+    end
+  end
+  answers[#answers + 1] = state
+end
+return answers

@@ -1,0 +1,34 @@
+-- Put before every script. Scripts do not roll back, so each checks everything first.
+
+-- Whether a delivery is still ours: 'HELD', 'GONE' (settled, or not pending) or 'FENCED'
+-- (another consumer has it, or we have it again under another count).
+local function fence(stream, group, consumer, id, count)
+  local pending = redis.call('XPENDING', stream, group, id, id, 1)[1]
+  if not pending then return 'GONE' end
+  if pending[2] ~= consumer or pending[4] ~= tonumber(count) then return 'FENCED' end
+  return 'HELD'
+end
+
+-- Stops the script, before anything was written, unless the key is absent or of that type.
+local function must_be(key, kind)
+  local actual = redis.call('TYPE', key).ok
+  if actual ~= 'none' and actual ~= kind then
+    error({err = 'WRONGTYPE key ' .. key .. ' is a ' .. actual .. ', expected a ' .. kind})
+  end
+end
+
+local function forget(attempts, id)
+  redis.call('HDEL', attempts, id, id .. ':starts', id .. ':due')
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Lua gives up at about 8000 values on its stack: variadic commands go in slices.
+local function in_slices(list, call)
+  for from = 1, #list, 4000 do
+    call(unpack(list, from, math.min(from + 3999, #list)))
+  end
+end

@@ -1,0 +1,24 @@
+-- A restarted worker takes its predecessor's deliveries at once: they go to `released`, marked
+-- as started, and come back through reclaiming at the pace of free slots.
+-- KEYS: stream, attempts, stats
+-- ARGV: group, consumer of the predecessor, idle (ms) beyond any lease, limit
+-- Answers how many were moved; the consumer is deleted when nothing is left.
+must_be(KEYS[2], 'hash')
+must_be(KEYS[3], 'hash')
+local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], ARGV[2])
+for _, entry in ipairs(pending) do
+  local id = entry[1]
+  local moved = redis.call('XCLAIM', KEYS[1], ARGV[1], 'released', 0, id,
+    'IDLE', ARGV[3], 'RETRYCOUNT', entry[4], 'JUSTID')
+  if #moved == 0 then
+    forget(KEYS[2], id)
+    redis.call('HINCRBY', KEYS[3], 'lost', 1)
+  else
+    redis.call('HINCRBY', KEYS[2], id .. ':starts', 1)
+    redis.call('HDEL', KEYS[2], id .. ':due')
+  end
+end
+if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) == 0 then
+  redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+end
+return #pending

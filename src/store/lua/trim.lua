@@ -1,0 +1,46 @@
+-- Trims one step of a stream's history, never what a group has yet to settle.
+-- KEYS: stream
+-- ARGV: maxlen ('' for none), oldest ID to keep by retention ('' for none), step, then the groups that must exist
+-- Answers {trimmed, excess entries that a group holds back or a later step takes, the group that holds back or '', missing group or ''}.
+local stream, step = KEYS[1], tonumber(ARGV[3])
+if redis.call('EXISTS', stream) == 0 then return {0, 0, '', ''} end
+local function parts(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+local function older(a, b)
+  local a_ms, a_seq = parts(a)
+  local b_ms, b_seq = parts(b)
+  return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
+end
+
+local present, floor, slowest = {}, nil, ''
+for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  local group = {}
+  for i = 1, #info, 2 do group[info[i]] = info[i + 1] end
+  present[group.name] = true
+  local need -- the oldest ID that this group has yet to settle
+  if group.pending > 0 then
+    need = redis.call('XPENDING', stream, group.name)[2]
+  else
+    local ms, seq = parts(group['last-delivered-id'])
+    need = string.format('%.0f-%.0f', ms, seq + 1)
+  end
+  if not floor or older(need, floor) then floor, slowest = need, group.name end
+end
+for i = 4, #ARGV do
+  if not present[ARGV[i]] then return {0, 0, '', ARGV[i]} end
+end
+
+local cut = ARGV[2] ~= '' and ARGV[2] or nil
+local excess = ARGV[1] == '' and 0 or math.max(redis.call('XLEN', stream) - tonumber(ARGV[1]), 0)
+if excess > 0 then
+  -- The ID at which `maxlen` entries remain, looked for a bounded number of entries ahead.
+  local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', math.min(excess, step) + 1)
+  local by_length = #head > 0 and head[#head][1]
+  if by_length and (not cut or older(cut, by_length)) then cut = by_length end
+end
+if not cut then return {0, 0, '', ''} end
+local held = floor and older(floor, cut)
+local trimmed = redis.call('XTRIM', stream, 'MINID', '=', held and floor or cut)
+return {trimmed, math.max(excess - trimmed, 0), held and slowest or '', ''}

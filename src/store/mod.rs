@@ -1,0 +1,17 @@
+//! Layer 1b: everything that speaks to Redis. The layers above say what should happen; the
+//! keys, the wire format of entries and the scripts that make it atomic are here.
+//!
+//! Three kinds of connection, because they fail differently:
+//! - [`Redis::pool`]: short commands of handlers and of the operator (deadpool);
+//! - [`Link`]: one shared, multiplexed connection per process for settling and upkeep;
+//! - [`Redis::dedicated`]: for a blocking read, whose answer may take as long as BLOCK.
+
+mod codec;
+mod keys;
+mod link;
+mod scripts;
+
+pub use codec::{Entry, EntryId, Fields, InvalidEntryId, StreamField, read_streams};
+pub use keys::Keys;
+pub use link::{Link, Redis, StoreError, is_dataset_gone, retry_until};
+pub use scripts::*;

@@ -1,0 +1,190 @@
+//! A delivery, and the pure decisions about it: what a claimed entry calls for, and what a
+//! failure leads to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::held::HeldGuard;
+use crate::error::Failure;
+use crate::retry::Backoff;
+use crate::store::{Fence, Fields, Holder, StreamField};
+
+/// Starts without an outcome after which a delivery is given up: the process that ran it was
+/// lost each time, the last time with nothing else running in it.
+const MAX_STARTS: u32 = 2;
+/// Bytes of an error's text that are kept.
+const MAX_ERROR: usize = 2_000;
+
+/// One entry in our hands.
+pub(crate) struct Delivery {
+    pub(crate) holder: Arc<Holder>,
+    /// Name of the stream, without namespace.
+    pub(crate) stream: Arc<str>,
+    pub(crate) fence: Fence,
+    pub(crate) fields: Fields,
+    /// Starts without an outcome, this one included.
+    pub(crate) starts: u32,
+    pub(crate) log: AttemptLog,
+    /// Whether `attempts` has a record of it.
+    pub(crate) troubled: bool,
+    /// While it exists, the lease is renewed.
+    pub(crate) guard: HeldGuard,
+}
+
+impl Delivery {
+    /// Attempts charged before this one, in this life: a redriven letter starts anew.
+    pub(crate) fn failures(&self) -> u32 {
+        self.log.0.len() as u32
+    }
+
+    /// Length of the chain of follow-ups that led to it.
+    pub(crate) fn hops(&self) -> u32 {
+        self.fields.number(StreamField::HOPS).and_then(|n| n.try_into().ok()).unwrap_or(0)
+    }
+}
+
+/// Whether a delivery may run, and with whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Beside others.
+    Together,
+    /// With nothing else in this process: it may be what kills it.
+    Alone,
+    /// Not again.
+    Crashed,
+}
+
+impl Start {
+    /// Decides by the starts without an outcome, the one that is about to happen included.
+    pub(crate) fn after(starts: u32) -> Self {
+        match starts {
+            0 | 1 => Self::Together,
+            n if n <= MAX_STARTS => Self::Alone,
+            _ => Self::Crashed,
+        }
+    }
+}
+
+/// The recorded failures of a delivery, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptLog(pub Vec<Attempt>);
+
+/// One recorded failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+    /// When it failed.
+    pub at: Timestamp,
+    /// Consumer that ran it.
+    pub worker: String,
+    /// What it said.
+    pub error: String,
+}
+
+impl AttemptLog {
+    /// Reads a log; one that cannot be read counts as empty, because losing the history of an
+    /// event is better than losing the event.
+    pub fn parse(text: &[u8]) -> Self {
+        serde_json::from_slice(text).unwrap_or_default()
+    }
+
+    /// As it is kept in Redis.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|_| "[]".to_owned())
+    }
+
+    /// Records a failure.
+    pub(crate) fn record(&mut self, worker: &str, error: &str) {
+        self.0.push(Attempt {
+            attempt: self.0.len() as u32 + 1,
+            at: Timestamp::now(),
+            worker: worker.to_owned(),
+            error: truncate(error, MAX_ERROR).to_owned(),
+        });
+    }
+}
+
+/// The first `max` bytes, cut at a character.
+pub(crate) fn truncate(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}
+
+/// Why a subscriber's delivery was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GivenUp {
+    /// All attempts failed.
+    Exhausted,
+    /// The handler said never again.
+    Rejected,
+    /// It lost its process each time it was started.
+    Crashed,
+    /// The entry is not an event.
+    Undecodable,
+}
+
+impl GivenUp {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::Rejected => "rejected",
+            Self::Crashed => "crashed",
+            Self::Undecodable => "undecodable",
+        }
+    }
+}
+
+/// What a failure leads to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Next {
+    /// Charged; again after this delay.
+    Retry(Duration),
+    /// Charged; to the dead letters.
+    GiveUp(GivenUp),
+    /// Not charged; again when the throttle allows.
+    Wait,
+}
+
+/// Decides about a failure; `failures` counts it.
+pub(crate) fn after_failure(kind: Failure, failures: u32, max_attempts: u32, backoff: &Backoff) -> Next {
+    match kind {
+        Failure::Unavailable => Next::Wait,
+        Failure::Reject => Next::GiveUp(GivenUp::Rejected),
+        Failure::Retry if failures >= max_attempts => Next::GiveUp(GivenUp::Exhausted),
+        Failure::Retry => Next::Retry(backoff.delay(failures)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspect_runs_alone_once_and_then_never() {
+        let starts: Vec<_> = (0..5).map(Start::after).collect();
+        assert_eq!(starts, [Start::Together, Start::Together, Start::Alone, Start::Crashed, Start::Crashed]);
+    }
+
+    #[test]
+    fn three_attempts_in_all_and_infrastructure_charges_nobody() {
+        let backoff = Backoff { jitter: 0.0, ..Backoff::default() };
+        let next = |kind, failures| after_failure(kind, failures, 3, &backoff);
+        assert_eq!(next(Failure::Retry, 1), Next::Retry(Duration::from_secs(1)));
+        assert_eq!(next(Failure::Retry, 2), Next::Retry(Duration::from_secs(2)));
+        assert_eq!(next(Failure::Retry, 3), Next::GiveUp(GivenUp::Exhausted));
+        assert_eq!(next(Failure::Reject, 1), Next::GiveUp(GivenUp::Rejected));
+        assert_eq!(next(Failure::Unavailable, 3), Next::Wait);
+    }
+
+    #[test]
+    fn the_log_is_bounded_and_survives_the_round_trip() {
+        let mut log = AttemptLog::default();
+        log.record("w.1", &"é".repeat(5_000));
+        assert!(log.0[0].error.len() <= MAX_ERROR);
+        assert_eq!(AttemptLog::parse(log.to_json().as_bytes()), log);
+        assert_eq!(AttemptLog::parse(b"nonsense"), AttemptLog::default());
+    }
+}
