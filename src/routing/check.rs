@@ -264,35 +264,33 @@ impl<'a> Checker<'a> {
     /// Every type belongs to exactly one stream, so no two streams may ask for the same.
     fn overlaps(&mut self, streams: &[CheckedStream<'_>]) {
         for (at, later) in streams.iter().enumerate() {
-            for earlier in streams.iter().take(at) {
-                for (later_at, pattern) in &later.patterns {
-                    let Some((earlier_at, other)) = earlier
-                        .patterns
-                        .iter()
-                        .find(|(_, other)| other.overlaps(pattern))
-                    else {
-                        continue;
-                    };
-                    let first = self.input.tree.place_of(&[
-                        "streams",
-                        earlier.name,
-                        "events",
-                        &earlier_at.to_string(),
-                    ]);
-                    self.error(
-                        &["streams", later.name, "events", &later_at.to_string()],
-                        format!(
-                            "\"{pattern}\" of stream `{}` overlaps \"{other}\" of stream `{}` \
-                             ({}:{}:{})",
-                            later.name,
-                            earlier.name,
-                            self.input.file.display(),
-                            first.line,
-                            first.column,
-                        ),
-                        "let each event type match one stream only: narrow one of the two",
-                    );
-                }
+            for (later_at, pattern) in &later.patterns {
+                // One report per pattern: against the first stream that it overlaps.
+                let Some((earlier, earlier_at, other)) =
+                    streams.iter().take(at).find_map(|earlier| {
+                        let mut others = earlier.patterns.iter();
+                        let (at, other) = others.find(|(_, other)| other.overlaps(pattern))?;
+                        Some((earlier.name, at.to_string(), other))
+                    })
+                else {
+                    continue;
+                };
+                let first = self
+                    .input
+                    .tree
+                    .place_of(&["streams", earlier, "events", &earlier_at]);
+                self.error(
+                    &["streams", later.name, "events", &later_at.to_string()],
+                    format!(
+                        "\"{pattern}\" of stream `{}` overlaps \"{other}\" of stream `{earlier}` \
+                         ({}:{}:{})",
+                        later.name,
+                        self.input.file.display(),
+                        first.line,
+                        first.column,
+                    ),
+                    "let each event type match one stream only: narrow one of the two",
+                );
             }
         }
     }

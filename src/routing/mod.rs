@@ -20,8 +20,8 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 pub use self::model::json_schema;
+pub(crate) use self::problem::read_bounded;
 pub use self::problem::{ConfigError, Problem, Severity};
-pub(crate) use self::problem::{did_you_mean, read_bounded};
 pub use self::table::{Backoff, Limits, Route, Routing, Start, StreamSettings, SubscriberSettings};
 
 use self::model::Model;

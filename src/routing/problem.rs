@@ -151,6 +151,10 @@ pub(crate) fn did_you_mean<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    // Nothing that we know is this long, and distances are quadratic.
+    if word.len() > 256 {
+        return None;
+    }
     let close = (word.chars().count() / 3).clamp(1, 4);
     candidates
         .into_iter()

@@ -9,9 +9,8 @@ use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{Draft, ValidationError};
 use serde_json::Value;
 
-use super::did_you_mean;
 use super::model::json_schema;
-use super::problem::Problem;
+use super::problem::{Problem, did_you_mean};
 use super::yaml::{Node, Place, Yaml};
 
 /// Features that the design names and that do not exist yet.
