@@ -5,3 +5,5 @@ mod analytics;
 mod inventory;
 #[path = "../workers/notification/mail.rs"]
 mod notification;
+#[path = "../workers/notification/outbox.rs"]
+mod outbox;

@@ -8,17 +8,11 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use lettre::{
-    Address, Message,
+    Message,
     message::{Mailbox, header::ContentType},
 };
+use rust_decimal::Decimal;
 use uuid::Uuid;
-
-/// Who a mail goes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Recipient {
-    pub(crate) name: Option<String>,
-    pub(crate) address: Address,
-}
 
 /// What a mail says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +22,8 @@ pub(crate) enum Letter {
     },
     OrderReceived {
         order_number: String,
-        units: i64,
-        total: String,
+        lines: usize,
+        total: Decimal,
     },
     OrderConfirmed {
         order_number: String,
@@ -55,7 +49,7 @@ pub(crate) fn compose(
     event_id: Uuid,
     at: Timestamp,
     from: &Mailbox,
-    to: &Recipient,
+    to: &Mailbox,
     letter: &Letter,
 ) -> Result<Vec<u8>, MailError> {
     // HTTP's dates, which the mail library uses, begin in 1970.
@@ -72,7 +66,7 @@ pub(crate) fn compose(
         .message_id(Some(format!("<{event_id}@{}>", from.email.domain())))
         .date(SystemTime::from(at))
         .from(from.clone())
-        .to(Mailbox::new(name, to.address.clone()))
+        .to(Mailbox::new(name, to.email.clone()))
         .subject(one_line(&subject))
         .header(ContentType::TEXT_PLAIN)
         .body(body)?;
@@ -90,19 +84,20 @@ fn text(letter: &Letter) -> (String, String) {
         ),
         Letter::OrderReceived {
             order_number,
-            units,
+            lines,
             total,
         } => {
             let number = one_line(order_number);
-            let units = if *units == 1 {
-                "1 item".to_owned()
+            let lines = if *lines == 1 {
+                "1 line".to_owned()
             } else {
-                format!("{units} items")
+                format!("{lines} lines")
             };
+            let total = amount(*total);
             (
                 format!("Order {number}: received"),
                 format!(
-                    "Thank you for your order {number}: {units}, {total} in all.\n\n\
+                    "Thank you for your order {number}: {lines}, {total} in all.\n\n\
                      We will write again when it is confirmed.\n"
                 ),
             )
@@ -131,6 +126,16 @@ fn text(letter: &Letter) -> (String, String) {
     }
 }
 
+/// An amount with the two decimals that customers expect, or more if it has more: never rounded.
+fn amount(amount: Decimal) -> String {
+    let exact = amount.normalize();
+    if exact.scale() <= 2 {
+        format!("{exact:.2}")
+    } else {
+        exact.to_string()
+    }
+}
+
 /// User text as one line: control characters and line breaks of every kind become spaces.
 fn one_line(text: &str) -> String {
     let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
@@ -146,10 +151,7 @@ mod tests {
 
     fn composed(name: &str, letter: &Letter) -> String {
         let from: Mailbox = "The shop <shop@shop.example>".parse().unwrap();
-        let to = Recipient {
-            name: Some(name.to_owned()),
-            address: "ada@example.com".parse().unwrap(),
-        };
+        let to = Mailbox::new(Some(name.to_owned()), "ada@example.com".parse().unwrap());
         let at = "2010-12-01T08:26:00Z".parse().unwrap();
         String::from_utf8(compose(Uuid::nil(), at, &from, &to, letter).unwrap()).unwrap()
     }
@@ -186,6 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn an_order_is_summed_up() {
+        let order_number = "536365".to_owned();
+        let letter = Letter::OrderReceived {
+            order_number,
+            lines: 1,
+            total: Decimal::new(153, 1),
+        };
+        assert!(composed("Ada", &letter).contains("your order 536365: 1 line, 15.30 in all."));
+        assert_eq!(amount(Decimal::new(1005, 3)), "1.005");
+    }
+
+    #[test]
     fn user_text_cannot_add_a_header() {
         let evil = "x\r\nBcc: all@example.com\n\nhello\u{2028}\0";
         let letter = Letter::OrderCancelled {
@@ -216,10 +230,7 @@ mod tests {
     #[test]
     fn a_date_that_mail_cannot_carry_is_refused() {
         let from: Mailbox = "shop@shop.example".parse().unwrap();
-        let to = Recipient {
-            name: None,
-            address: "ada@example.com".parse().unwrap(),
-        };
+        let to = Mailbox::new(None, "ada@example.com".parse().unwrap());
         let letter = Letter::Welcome {
             username: "Ada".to_owned(),
         };
