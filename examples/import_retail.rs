@@ -15,6 +15,8 @@ use std::{
 use clap::Parser;
 use streamfleet::publisher::Publisher;
 
+#[path = "import_retail/data.rs"]
+mod data;
 #[path = "import_retail/events.rs"]
 mod events;
 #[path = "import_retail/rows.rs"]

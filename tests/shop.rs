@@ -1,6 +1,11 @@
 //! The pure parts of the shop: what its services decide, and how a retail file becomes events.
 //! (The shop at work, on Redis, is tested with the rest of the fleet.)
 
+// A panic is the report, in the helpers of the tests too.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../examples/import_retail/data.rs"]
+mod data;
 #[path = "../workers/inventory/decide.rs"]
 mod decide;
 #[path = "../examples/import_retail/events.rs"]

@@ -7,24 +7,34 @@
 //! | `inventory-service:sku:<sku_id>` | hash for people: `received` + `returned` - `reserved` + `released` = `available` |
 //!
 //! **Guarantee.** An order gets all of its lines or none, stock never falls below zero, and each
-//! order is answered by exactly one `Inventory.Stock.Reserved` or `Inventory.Stock.Rejected`. Every
-//! append names the version that the decision was made on; if another worker was faster, nothing is
-//! written and the handler runs again on what is there now.
+//! order that was not cancelled before it arrived is answered by exactly one
+//! `Inventory.Stock.Reserved` or `Inventory.Stock.Rejected`. Every append names the version that the
+//! decision was made on; if another worker was faster, nothing is written and the handler runs again
+//! on what is there now.
 //!
 //! **The same order twice** (one `order_id` under two event IDs): the first one is answered, the
 //! second is acknowledged without effect, whatever its lines say.
 //!
 //! **A cancellation that overtakes its order** is remembered as `Reservation.Cancelled`. When the
 //! order arrives it is acknowledged without effect and without an answer: nobody waits for one.
+//!
+//! **A SKU that was never received.** Events of different orders and SKUs overtake each other, so
+//! the first attempt at such an order asks to be retried; the second rejects it. (This needs
+//! `max_attempts` of 2 or more.) Too few units, on the other hand, is an answer at once.
 
 use std::process::ExitCode;
 
-use serde::{Deserialize, Serialize};
-use streamfleet::{Context, Event, Handler, HandlerError, NewEvent};
+use serde::Deserialize;
+use streamfleet::{Context, Event, Handler, HandlerError};
 
 #[path = "inventory/decide.rs"]
 mod decide;
-use decide::{Balance, Cancellation, Line, Reservation, Shortage};
+#[path = "inventory/store.rs"]
+mod store;
+use decide::{Cancellation, Line, Shortage};
+use store::{
+    Lines, Reason, StockChanged, append_reservation, append_stock, load_reservation, load_stock,
+};
 
 struct Inventory;
 
@@ -61,13 +71,6 @@ struct Received {
     reason: Reason,
 }
 
-#[derive(Clone, Copy, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Reason {
-    Purchase,
-    Return,
-}
-
 /// `Order.Created`, as far as this service reads it.
 #[derive(Deserialize)]
 struct Order {
@@ -79,31 +82,6 @@ struct Order {
 #[derive(Deserialize)]
 struct Cancelled {
     order_id: i64,
-}
-
-/// The stock of one SKU as it was read.
-struct Stock {
-    /// The version that the next append must find; 0 before the first receipt.
-    version: u64,
-    balance: Option<Balance>,
-}
-
-/// An event of `es:Stock:<sku_id>`.
-#[derive(Serialize)]
-struct StockChanged {
-    quantity: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    order_id: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<Reason>,
-    #[serde(flatten)]
-    balance: Balance,
-}
-
-/// The data of `Reservation.Reserved`, and the answer to the order.
-#[derive(Serialize, Deserialize)]
-struct Lines {
-    lines: Vec<Line>,
 }
 
 async fn receive(received: &Received, cx: &mut Context) -> Result<(), HandlerError> {
@@ -249,69 +227,4 @@ async fn release(
 struct NotYetReceived {
     order_id: i64,
     sku_id: i64,
-}
-
-/// One read, whatever the length of the history: the newest event carries the balance.
-async fn load_stock(sku_id: i64, cx: &mut Context) -> Result<Stock, HandlerError> {
-    Ok(match cx.last("Stock", &sku_id.to_string()).await? {
-        Some(newest) => Stock {
-            version: newest.version,
-            balance: Some(newest.data()?),
-        },
-        None => Stock {
-            version: 0,
-            balance: None,
-        },
-    })
-}
-
-async fn load_reservation(
-    order_id: i64,
-    cx: &mut Context,
-) -> Result<(u64, Reservation), HandlerError> {
-    let Some(newest) = cx.last("Reservation", &order_id.to_string()).await? else {
-        return Ok((0, Reservation::None));
-    };
-    let reservation = match newest.event_type.as_str() {
-        "Reservation.Reserved" => Reservation::Reserved(newest.data::<Lines>()?.lines),
-        _ => Reservation::Closed,
-    };
-    Ok((newest.version, reservation))
-}
-
-fn append_stock(
-    sku_id: i64,
-    read: &Stock,
-    event_type: &str,
-    change: &StockChanged,
-    field: &str,
-    cx: &mut Context,
-) -> Result<(), HandlerError> {
-    cx.append_events(
-        "Stock",
-        &sku_id.to_string(),
-        read.version,
-        &[NewEvent::new(event_type, change)?],
-    )?;
-    let projection = format!("sku:{sku_id}");
-    cx.hash_increment(&projection, field, change.quantity)?;
-    // Not an increment: it cannot drift from the event store that it is committed with.
-    cx.hash_set(
-        &projection,
-        "available",
-        change.balance.available.to_string(),
-    )?;
-    Ok(())
-}
-
-fn append_reservation(
-    order_id: i64,
-    version: u64,
-    event_type: &str,
-    data: &impl Serialize,
-    cx: &mut Context,
-) -> Result<(), HandlerError> {
-    let event = NewEvent::new(event_type, data)?;
-    cx.append_events("Reservation", &order_id.to_string(), version, &[event])?;
-    Ok(())
 }

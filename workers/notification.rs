@@ -10,8 +10,8 @@
 //!
 //! **An order of a user who is not known.** Orders carry a user ID and no address. Events of
 //! different streams overtake each other, so the first attempt asks to be retried: the user's own
-//! event may be a moment behind. If the user is still unknown then, the mail is not dropped but
-//! addressed to `STREAMFLEET_MAIL_FALLBACK` (a mailbox that people read), or, without one, to
+//! event may be a moment behind (this needs `max_attempts` of 2 or more). If the user is still
+//! unknown then, the mail is not dropped but addressed to `STREAMFLEET_MAIL_FALLBACK` (a mailbox that people read), or, without one, to
 //! `user-<id>@unknown.invalid`, which no server delivers and anyone finds with grep.
 
 use std::{collections::BTreeMap, env, path::PathBuf, process::ExitCode};

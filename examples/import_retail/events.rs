@@ -12,7 +12,10 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::rows::{GUEST, Row};
+use super::{
+    data::{Address, Envelope, Item, Order, Receipt, Sku},
+    rows::{GUEST, Row},
+};
 
 /// What every ID of an imported event derives from.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_0c1e_4b7a_5d53_9a52_7f0a_5e0c_b9d1);
@@ -308,83 +311,4 @@ fn is_new<'a>(
             id,
         }),
     }
-}
-
-#[derive(Serialize)]
-struct Envelope<'a, D> {
-    event_id: Uuid,
-    event_type: &'a str,
-    version: &'a str,
-    timestamp: Timestamp,
-    correlation_id: Uuid,
-    source: &'a str,
-    data: D,
-}
-
-#[derive(Serialize)]
-struct Sku<'a> {
-    sku_id: i64,
-    product_id: i64,
-    sku_code: &'a str,
-    name: &'a str,
-    #[serde(with = "streamfleet::money")]
-    price: Decimal,
-    is_active: bool,
-    created_by: i64,
-    created_at: Timestamp,
-}
-
-#[derive(Serialize)]
-struct Receipt<'a> {
-    sku_id: i64,
-    /// Wide enough for the negation of any quantity in the file.
-    quantity: i128,
-    reason: &'a str,
-    received_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    order_number: Option<&'a str>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        with = "streamfleet::money::option"
-    )]
-    unit_price: Option<Decimal>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    country: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Order<'a> {
-    order_id: i64,
-    order_number: &'a str,
-    user_id: i64,
-    #[serde(with = "streamfleet::money")]
-    total_amount: Decimal,
-    status: &'a str,
-    items: Vec<Item<'a>>,
-    shipping_address: Address<'a>,
-    created_at: Timestamp,
-}
-
-#[derive(Serialize)]
-struct Item<'a> {
-    product_id: i64,
-    sku_id: i64,
-    sku_code: &'a str,
-    product_name: &'a str,
-    sku_name: &'a str,
-    quantity: i64,
-    #[serde(with = "streamfleet::money")]
-    unit_price: Decimal,
-    #[serde(with = "streamfleet::money")]
-    subtotal: Decimal,
-}
-
-#[derive(Serialize)]
-struct Address<'a> {
-    recipient: String,
-    phone: &'a str,
-    address: &'a str,
-    city: &'a str,
-    province: &'a str,
-    country: &'a str,
 }

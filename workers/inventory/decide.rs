@@ -254,6 +254,26 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        /// Whatever happens in whatever order, units neither appear nor vanish.
+        #[test]
+        fn units_are_conserved(steps in proptest::collection::vec((0..3_u8, 1..20_i64), 0..60)) {
+            let (mut stock, mut received) = (None, 0);
+            for (step, quantity) in steps {
+                let line = line(7, quantity);
+                let next = match step {
+                    0 => receive(&line, stock).inspect(|_| received += quantity).ok(),
+                    1 => reserve(&line, stock).ok(),
+                    _ => release(&line, stock).ok(),
+                };
+                stock = next.or(stock);
+                let Balance { available, reserved } = stock.unwrap_or_default();
+                assert!(available >= 0 && reserved >= 0);
+                assert_eq!(available + reserved, received);
+            }
+        }
+    }
+
     #[test]
     fn an_order_is_answered_once_and_released_once() {
         let reserved = Reservation::Reserved(vec![line(7, 1)]);

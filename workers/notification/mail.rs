@@ -9,7 +9,10 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use lettre::{
     Message,
-    message::{Mailbox, header::ContentType},
+    message::{
+        Mailbox,
+        header::{ContentType, MIME_VERSION_1_0},
+    },
 };
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -68,6 +71,7 @@ pub(crate) fn compose(
         .from(from.clone())
         .to(Mailbox::new(name, to.email.clone()))
         .subject(one_line(&subject))
+        .header(MIME_VERSION_1_0)
         .header(ContentType::TEXT_PLAIN)
         .body(body)?;
     Ok(message.formatted())
@@ -224,6 +228,8 @@ mod tests {
         );
         assert!(mail.is_ascii(), "{mail}");
         assert!(header(&mail, "To: ").starts_with("=?utf-8?"));
+        assert_eq!(header(&mail, "MIME-Version: "), "1.0");
+        assert_eq!(header(&mail, "Content-Type: "), "text/plain; charset=utf-8");
         assert!(mail.split("\r\n").all(|line| line.len() <= 78), "{mail}");
     }
 
