@@ -1,6 +1,7 @@
 //! The scripts: one `.lua` file each, which documents its KEYS, ARGV and answers; here they are
-//! named, flagged and called. Settling and trimming may run when Redis is out of memory
-//! (`allow-oom`), because only they can free any; routing new work may not.
+//! named, flagged and called. Settling and trimming, and what a worker needs to start, may run
+//! when Redis is out of memory (`allow-oom`), because only they can free any; bringing in new
+//! work (routing, redriving) may not.
 
 use std::sync::LazyLock;
 
@@ -24,14 +25,15 @@ scripts! {
     PARK = " flags=allow-oom", "lua/park.lua";
     DEAD_LETTER = " flags=allow-oom", "lua/dead_letter.lua";
     RECLAIM = " flags=allow-oom", "lua/reclaim.lua";
+    MARK_STARTED = " flags=allow-oom", "lua/mark_started.lua";
     TAKE_OVER = " flags=allow-oom", "lua/take_over.lua";
     RENEW = " flags=allow-oom", "lua/renew.lua";
     TRIM = " flags=allow-oom", "lua/trim.lua";
     DROP_CONSUMER = " flags=allow-oom", "lua/drop_consumer.lua";
     REGISTER_WORKER = " flags=allow-oom", "lua/register_worker.lua";
     ROUTE = "", "lua/route.lua";
-    JOIN_FLEET = "", "lua/join_fleet.lua";
-    ENSURE_GROUP = "", "lua/ensure_group.lua";
+    JOIN_FLEET = " flags=allow-oom", "lua/join_fleet.lua";
+    ENSURE_GROUP = " flags=allow-oom", "lua/ensure_group.lua";
     RETIRE_GROUP = " flags=allow-oom", "lua/retire_group.lua";
     REDRIVE = "", "lua/redrive.lua";
 }
@@ -181,17 +183,19 @@ impl Holder {
     }
 
     /// Hands deliveries to the consumer [`RELEASED`], from which anyone may claim them at once.
+    /// The flag tells whether this run of it was marked as started.
     pub async fn release(
         &self,
         connection: &mut MultiplexedConnection,
-        deliveries: &[Fence],
+        deliveries: &[(Fence, bool)],
     ) -> Result<Vec<Settled>, RedisError> {
         let parked: Vec<_> = deliveries
             .iter()
-            .map(|&fence| Parked {
+            .map(|&(fence, marked)| Parked {
                 fence,
                 delay_ms: 0,
                 log: String::new(),
+                marked,
             })
             .collect();
         self.park(connection, RELEASED, BEYOND_ANY_LEASE_MS, &parked)
@@ -213,7 +217,9 @@ impl Holder {
         for parked in deliveries {
             call.arg(parked.fence.id.to_string())
                 .arg(parked.fence.count);
-            call.arg(parked.delay_ms).arg(&parked.log);
+            call.arg(parked.delay_ms)
+                .arg(&parked.log)
+                .arg(flag(parked.marked));
         }
         call.invoke_async(connection).await
     }
@@ -250,6 +256,23 @@ impl Holder {
             .arg(&self.consumer)
             .arg(lease_ms)
             .arg(limit);
+        call.invoke_async(connection).await
+    }
+
+    /// Marks a delivery that lost its worker as started for the `starts`-th time, right before it
+    /// runs again.
+    pub async fn mark_started(
+        &self,
+        connection: &mut MultiplexedConnection,
+        fence: Fence,
+        starts: u32,
+    ) -> Result<Settled, RedisError> {
+        let mut call = self.settle(&MARK_STARTED);
+        call.arg(&self.group)
+            .arg(&self.consumer)
+            .arg(fence.id.to_string())
+            .arg(fence.count)
+            .arg(starts);
         call.invoke_async(connection).await
     }
 
@@ -321,6 +344,8 @@ pub struct Parked {
     pub delay_ms: u64,
     /// The log of recorded failures; empty leaves what is there.
     pub log: String,
+    /// Whether this run was marked as started: the mark is taken back, it had an outcome.
+    pub marked: bool,
 }
 
 /// A delivery that came back.
@@ -330,15 +355,17 @@ pub struct Claimed {
     pub fence: Fence,
     /// The entry's fields.
     pub fields: Fields,
-    /// Starts without an outcome, this one included.
-    pub starts: u32,
+    /// `None` unless it lost its worker; then the starts without an outcome that were marked.
+    pub starts: Option<u32>,
     /// Log of recorded failures, JSON; empty if there are none.
     pub log: String,
 }
 
 impl FromRedisValue for Claimed {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let (id, fields, count, starts, log) = FromRedisValue::from_redis_value(value)?;
+        let (id, fields, count, starts, log): (_, _, _, i64, _) =
+            FromRedisValue::from_redis_value(value)?;
+        let starts = u32::try_from(starts).ok();
         Ok(Self {
             fence: Fence { id, count },
             fields,

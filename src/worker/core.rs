@@ -70,7 +70,8 @@ impl<H: Handler> Core<H> {
             stream: source.name.clone(),
             fence,
             fields,
-            starts: 0,
+            starts: None,
+            marked: false,
             log: AttemptLog::default(),
             troubled: false,
             guard: self.held.hold(&source.holder, fence, Instant::now()),
@@ -110,7 +111,7 @@ impl<H: Handler> Core<H> {
             let same = rest.iter().take_while(|d| d.stream == first.stream).count();
             let (batch, others) = rest.split_at(same);
             rest = others;
-            let fences: Vec<_> = batch.iter().map(|d| d.fence).collect();
+            let fences: Vec<_> = batch.iter().map(|d| (d.fence, d.marked)).collect();
             let holder = first.holder.clone();
             let released = self
                 .link

@@ -12,9 +12,6 @@ use crate::error::Failure;
 use crate::retry::Backoff;
 use crate::store::{Fence, Fields, Holder, StreamField};
 
-/// Starts without an outcome after which a delivery is given up: the process that ran it was
-/// lost each time, the last time with nothing else running in it.
-const MAX_STARTS: u32 = 2;
 /// Bytes of an error's text that are kept.
 const MAX_ERROR: usize = 2_000;
 
@@ -25,8 +22,10 @@ pub(crate) struct Delivery {
     pub(crate) stream: Arc<str>,
     pub(crate) fence: Fence,
     pub(crate) fields: Fields,
-    /// Starts without an outcome, this one included.
-    pub(crate) starts: u32,
+    /// `None` unless it lost its worker before; then its marked starts without an outcome.
+    pub(crate) starts: Option<u32>,
+    /// Whether this run was marked as started.
+    pub(crate) marked: bool,
     pub(crate) log: AttemptLog,
     /// Whether `attempts` has a record of it.
     pub(crate) troubled: bool,
@@ -61,12 +60,13 @@ pub(crate) enum Start {
 }
 
 impl Start {
-    /// Decides by the starts without an outcome, the one that is about to happen included.
-    pub(crate) fn after(starts: u32) -> Self {
+    /// Decides by the marked starts without an outcome. The first start of all is never marked,
+    /// so a delivery that kills its process does so three times: unmarked, beside others, alone.
+    pub(crate) fn after(starts: Option<u32>) -> Self {
         match starts {
-            0 | 1 => Self::Together,
-            n if n <= MAX_STARTS => Self::Alone,
-            _ => Self::Crashed,
+            None | Some(0) => Self::Together,
+            Some(1) => Self::Alone,
+            Some(_) => Self::Crashed,
         }
     }
 }
@@ -172,17 +172,15 @@ mod tests {
 
     #[test]
     fn a_suspect_runs_alone_once_and_then_never() {
-        let starts: Vec<_> = (0..5).map(Start::after).collect();
-        assert_eq!(
-            starts,
-            [
-                Start::Together,
-                Start::Together,
-                Start::Alone,
-                Start::Crashed,
-                Start::Crashed
-            ]
-        );
+        let starts = [None, Some(0), Some(1), Some(2), Some(9)].map(Start::after);
+        let expected = [
+            Start::Together,
+            Start::Together,
+            Start::Alone,
+            Start::Crashed,
+            Start::Crashed,
+        ];
+        assert_eq!(starts, expected);
     }
 
     #[test]

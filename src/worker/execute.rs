@@ -44,11 +44,14 @@ pub(crate) async fn execute<H: Handler>(
     permit: OwnedSemaphorePermit,
 ) {
     if Start::after(delivery.starts) == Start::Crashed {
-        let error = format!(
-            "its process was lost {} times while it ran, the last time with nothing else running in it",
-            delivery.starts
-        );
-        return core.give_up(delivery, GivenUp::Crashed, &error).await;
+        let error =
+            "it lost its process three times, the last time with nothing else running in it";
+        return core.give_up(delivery, GivenUp::Crashed, error).await;
+    }
+    if let Some(starts) = delivery.starts {
+        if !core.mark_started(&mut delivery, starts + 1).await {
+            return;
+        }
     }
     let event = match read_event(&delivery) {
         Ok(event) => Arc::new(event),
@@ -146,6 +149,20 @@ impl<H: Handler> Core<H> {
         };
         abort.abort();
         ran
+    }
+
+    /// False: it is another's by now.
+    async fn mark_started(&self, delivery: &mut Delivery, starts: u32) -> bool {
+        let (holder, fence) = (delivery.holder.clone(), delivery.fence);
+        let answer = until_answered(&self.link, &self.stop.now, |mut c| {
+            let holder = holder.clone();
+            async move { holder.mark_started(&mut c, fence, starts).await }
+        });
+        delivery.marked = answer
+            .await
+            .is_some_and(|answer| answer.value == Settled::Done);
+        delivery.troubled = true;
+        delivery.marked
     }
 
     async fn acknowledge(&self, delivery: Delivery) {
@@ -258,6 +275,7 @@ impl<H: Handler> Core<H> {
             fence: delivery.fence,
             delay_ms: delay.as_millis() as u64,
             log,
+            marked: delivery.marked,
         }];
         self.settle(delivery, "retry", |mut c| {
             let parked = &parked;

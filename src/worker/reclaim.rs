@@ -85,10 +85,11 @@ impl<H: Handler> Core<H> {
                 if self.is_ours(source, fence.id, &fields) {
                     let log = AttemptLog::parse(log.as_bytes());
                     let held = self.hold(source, fence, fields);
+                    let troubled = starts.is_some() || !log.0.is_empty();
                     deliveries.push(Delivery {
                         starts,
                         log,
-                        troubled: true,
+                        troubled,
                         ..held
                     });
                 } else {

@@ -1,11 +1,11 @@
 -- Hands deliveries to a reserved consumer (`retry`, `released`) from which XAUTOCLAIM finds
 -- them when they are due, whoever is alive then.
 -- KEYS: stream, attempts
--- ARGV: group, consumer, target, lease (ms), then per delivery: id, count, delay (ms), log ('' leaves it)
+-- ARGV: group, consumer, target, lease (ms), then per delivery: id, count, delay (ms), log ('' leaves it), marked ('1': this run was marked as started)
 -- Answers per delivery: HELD (done), GONE, FENCED, LOST (the entry was deleted under us).
 must_be(KEYS[2], 'hash')
 local answers, lease, now = {}, tonumber(ARGV[4]), now_ms()
-for i = 5, #ARGV, 4 do
+for i = 5, #ARGV, 5 do
   local id, count = ARGV[i], ARGV[i + 1]
   local state = fence(KEYS[1], ARGV[1], ARGV[2], id, count)
   if state == 'HELD' then
@@ -19,6 +19,8 @@ for i = 5, #ARGV, 4 do
       state = 'LOST'
     else
       redis.call('HSET', KEYS[2], id .. ':due', string.format('%.0f', now + delay))
+      -- This start had an outcome.
+      if ARGV[i + 4] == '1' then redis.call('HINCRBY', KEYS[2], id .. ':starts', -1) end
       if ARGV[i + 3] ~= '' then redis.call('HSET', KEYS[2], id, ARGV[i + 3]) end
     end
   end

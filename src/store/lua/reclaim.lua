@@ -3,7 +3,9 @@
 -- there. Both in one script, so that "who had it" is true of exactly what is claimed.
 -- KEYS: stream, attempts, stats
 -- ARGV: group, consumer, lease (ms), limit
--- Answers {claimed, ids of deleted entries}; claimed: {id, fields, count, starts, log}.
+-- Answers {claimed, ids of deleted entries}; claimed: {id, fields, count, starts, log}, where
+-- starts is -1 unless the delivery lost its worker: then it is marked before it runs again
+-- (mark_started.lua), and starts says how many such marks it has so far.
 local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local due = redis.call('XPENDING', KEYS[1], group, 'IDLE', lease, '-', '+', ARGV[4])
 if #due == 0 then return {{}, {}} end
@@ -24,14 +26,9 @@ for _, entry in ipairs(reply[2]) do
     redis.call('XCLAIM', KEYS[1], group, owner, 0, id,
       'IDLE', string.format('%.0f', math.max(lease - wait, 0)), 'RETRYCOUNT', count, 'JUSTID')
   else
-    -- Parked deliveries have a recorded outcome. Any other lost its worker: marked before it
-    -- runs again, so that one that kills its process is known by its marks.
-    if parked then
-      redis.call('HDEL', KEYS[2], id .. ':due')
-    else
-      starts = redis.call('HINCRBY', KEYS[2], id .. ':starts', 1)
-    end
-    claimed[#claimed + 1] = {id, entry[2], count, tonumber(starts) or 0, log or ''}
+    -- Parked deliveries have a recorded outcome; any other lost its worker.
+    if due_at then redis.call('HDEL', KEYS[2], id .. ':due') end
+    claimed[#claimed + 1] = {id, entry[2], count, tonumber(starts) or (parked and -1 or 0), log or ''}
   end
 end
 for _, id in ipairs(reply[3]) do

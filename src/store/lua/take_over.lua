@@ -1,5 +1,5 @@
--- A restarted worker takes its predecessor's deliveries at once: they go to `released`, marked
--- as started, and come back through reclaiming at the pace of free slots.
+-- A restarted worker takes its predecessor's deliveries at once: they go to `released`, noted as
+-- having lost their worker, and come back through reclaiming at the pace of free slots.
 -- KEYS: stream, attempts, stats
 -- ARGV: group, consumer of the predecessor, idle (ms) beyond any lease, limit
 -- Answers how many were moved; the consumer is deleted when nothing is left.
@@ -14,7 +14,7 @@ for _, entry in ipairs(pending) do
     forget(KEYS[2], id)
     redis.call('HINCRBY', KEYS[3], 'lost', 1)
   else
-    redis.call('HINCRBY', KEYS[2], id .. ':starts', 1)
+    redis.call('HSETNX', KEYS[2], id .. ':starts', 0)
     redis.call('HDEL', KEYS[2], id .. ':due')
   end
 end

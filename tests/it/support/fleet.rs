@@ -38,7 +38,10 @@ pub struct Process {
 
 impl Process {
     pub fn signal(&self, signal: &str) {
-        let killed = Command::new("kill").arg(format!("-{signal}")).arg(self.child.id().to_string()).status();
+        let killed = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(self.child.id().to_string())
+            .status();
         assert!(killed.unwrap().success());
     }
 
@@ -52,7 +55,9 @@ impl Process {
     }
 
     pub fn wait_for_log(&self, text: &str) {
-        eventually(&format!("{text:?} in {}", self.log.display()), || self.log_text().contains(text).then_some(()));
+        eventually(&format!("{text:?} in {}", self.log.display()), || {
+            self.log_text().contains(text).then_some(())
+        });
     }
 }
 
@@ -87,7 +92,12 @@ impl Fleet {
         let fleet = Self { server };
         let schemas = fleet.dir.path().join("schemas");
         std::fs::create_dir(&schemas).unwrap();
-        for name in ["Test.Happened", "Test.Followed", "Test.Looped", "More.Happened"] {
+        for name in [
+            "Test.Happened",
+            "Test.Followed",
+            "Test.Looped",
+            "More.Happened",
+        ] {
             fleet.write_schema(name);
         }
         fleet.configure(ROUTING);
@@ -106,7 +116,10 @@ impl Fleet {
                 "data": {"type": "object", "properties": {"amount": {"type": "number", "minimum": 0}}},
             },
         });
-        let file = self.dir.path().join(format!("schemas/{event_type}.v1.json"));
+        let file = self
+            .dir
+            .path()
+            .join(format!("schemas/{event_type}.v1.json"));
         std::fs::write(file, schema.to_string()).unwrap();
     }
 
@@ -123,11 +136,22 @@ impl Fleet {
 
     /// Starts a process and waits until it says that it runs.
     fn launch(&self, mut command: Command, name: &str, started: &str) -> Process {
-        let log = self.dir.path().join(format!("{name}-{}.log", Uuid::new_v4().simple()));
-        command.env("STREAMFLEET_CONFIG", self.config()).env("STREAMFLEET_REDIS_URL", self.url());
-        command.env("STREAMFLEET_LOG", "info").stdin(Stdio::null()).stdout(Stdio::null());
+        let log = self
+            .dir
+            .path()
+            .join(format!("{name}-{}.log", Uuid::new_v4().simple()));
+        command
+            .env("STREAMFLEET_CONFIG", self.config())
+            .env("STREAMFLEET_REDIS_URL", self.url());
+        command
+            .env("STREAMFLEET_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         command.stderr(File::create(&log).unwrap());
-        let process = Process { child: command.spawn().unwrap(), log };
+        let process = Process {
+            child: command.spawn().unwrap(),
+            log,
+        };
         if !started.is_empty() {
             process.wait_for_log(started);
         }
@@ -149,8 +173,16 @@ impl Fleet {
     pub fn worker_at(&self, subscriber: &str, name: &str, url: &str, started: &str) -> Process {
         // The test program itself, asked to be a worker: see `probe::process`.
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "support::probe::process", "--nocapture", "--test-threads=1"]);
-        command.env("PROBE_SUBSCRIBER", subscriber).env("PROBE_NAME", name).env("PROBE_URL", url);
+        command.args([
+            "--exact",
+            "support::probe::process",
+            "--nocapture",
+            "--test-threads=1",
+        ]);
+        command
+            .env("PROBE_SUBSCRIBER", subscriber)
+            .env("PROBE_NAME", name)
+            .env("PROBE_URL", url);
         self.launch(command, name, started)
     }
 
@@ -158,35 +190,51 @@ impl Fleet {
         let mut connection = self.connection();
         let mut pipeline = redis::pipe();
         for event in events {
-            pipeline.cmd("XADD").arg("inbox").arg("*").arg("event").arg(event.to_string()).ignore();
+            pipeline
+                .cmd("XADD")
+                .arg("inbox")
+                .arg("*")
+                .arg("event")
+                .arg(event.to_string())
+                .ignore();
         }
         pipeline.exec(&mut connection).unwrap();
     }
 
     /// How often each event was handled, by the effect that handling has.
     pub fn handled(&self, subscriber: &str) -> BTreeMap<String, u64> {
-        self.connection().hgetall(format!("{subscriber}:handled")).unwrap()
+        self.connection()
+            .hgetall(format!("{subscriber}:handled"))
+            .unwrap()
     }
 
     /// The dead letters of a subscriber, as fields.
     pub fn dead(&self, subscriber: &str) -> Vec<BTreeMap<String, String>> {
-        let entries: Vec<(String, BTreeMap<String, String>)> =
-            self.connection().xrange_all::<_, redis::Value>(format!("dead:{subscriber}")).map(|v| redis::from_redis_value(v).unwrap()).unwrap();
+        let entries: Vec<(String, BTreeMap<String, String>)> = self
+            .connection()
+            .xrange_all::<_, redis::Value>(format!("dead:{subscriber}"))
+            .map(|v| redis::from_redis_value(v).unwrap())
+            .unwrap();
         entries.into_iter().map(|(_, fields)| fields).collect()
     }
 
-    /// Waits until nothing is owed to anyone: inbox empty, no group behind, nothing pending.
+    /// Waits until nothing is owed: inbox empty, nothing pending, no group with a worker behind.
     pub fn drained(&self) {
         eventually("everything is settled", || {
             let mut connection = self.connection();
             let inbox: u64 = connection.xlen("inbox").unwrap();
-            let streams: Vec<String> = connection.keys("*-events").unwrap();
-            let redrives: Vec<String> = connection.keys("redrive:*").unwrap();
-            let settled = streams.iter().chain(&redrives).all(|stream| {
-                let groups: redis::streams::StreamInfoGroupsReply = connection.xinfo_groups(stream).unwrap();
-                let last: redis::streams::StreamInfoStreamReply = connection.xinfo_stream(stream).unwrap();
-                groups.groups.iter().all(|g| g.pending == 0 && g.last_delivered_id == last.last_generated_id)
-                    || last.last_generated_id == "0-0"
+            let mut streams: Vec<String> = connection.keys("*-events").unwrap();
+            streams.extend(connection.keys::<_, Vec<String>>("redrive:*").unwrap());
+            let settled = streams.iter().all(|stream| {
+                let groups: redis::streams::StreamInfoGroupsReply =
+                    connection.xinfo_groups(stream).unwrap();
+                let last: redis::streams::StreamInfoStreamReply =
+                    connection.xinfo_stream(stream).unwrap();
+                groups
+                    .groups
+                    .iter()
+                    .filter(|g| g.consumers > 0)
+                    .all(|g| g.pending == 0 && g.last_delivered_id == last.last_generated_id)
             });
             (inbox == 0 && settled).then_some(())
         });

@@ -3,6 +3,7 @@
 
 pub mod fleet;
 pub mod probe;
+pub mod proxy;
 pub mod server;
 
 pub use fleet::{Fleet, event};
@@ -18,7 +19,10 @@ pub fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
         if let Some(answer) = done() {
             return answer;
         }
-        assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        assert!(
+            start.elapsed() < DEADLINE,
+            "not within {DEADLINE:?}: {what}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -45,7 +45,9 @@ async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(),
         "read and add" => {
             let before = cx.get("sum").await?;
             pause.await;
-            let sum: u64 = before.as_deref().map_or(0, |v| String::from_utf8_lossy(v).parse().unwrap());
+            let sum: u64 = before
+                .as_deref()
+                .map_or(0, |v| String::from_utf8_lossy(v).parse().unwrap());
             cx.require("sum", before.as_deref())?;
             cx.set("sum", (sum + 1).to_string())?;
         }
@@ -66,16 +68,28 @@ fn url() -> String {
     std::env::var("PROBE_URL").unwrap()
 }
 
-/// Notes a start at once, whatever becomes of it.
+/// Notes a start at once, whatever becomes of it (unless Redis is away).
 fn note_start(event: &Event, subscriber: &str) {
-    let mut connection = redis::Client::open(direct_url()).unwrap().get_connection().unwrap();
     let key = format!("{subscriber}:started");
-    redis::cmd("HINCRBY").arg(key).arg(event.id().to_string()).arg(1).exec(&mut connection).unwrap();
+    directly(
+        redis::cmd("HINCRBY")
+            .arg(key)
+            .arg(event.id().to_string())
+            .arg(1),
+    );
 }
 
 fn mark(key: &str, event: &Event) {
-    let mut connection = redis::Client::open(direct_url()).unwrap().get_connection().unwrap();
-    redis::cmd("SADD").arg(key).arg(event.id().to_string()).exec(&mut connection).unwrap();
+    directly(redis::cmd("SADD").arg(key).arg(event.id().to_string()));
+}
+
+fn directly(command: &redis::Cmd) {
+    let client = redis::Client::open(direct_url()).unwrap();
+    drop(
+        client
+            .get_connection()
+            .and_then(|mut connection| command.exec(&mut connection)),
+    );
 }
 
 /// Redis without a proxy in between.
@@ -102,9 +116,14 @@ impl Handler for Other {
 /// Not a test: what the test program does when it is asked to be a worker.
 #[test]
 fn process() {
-    let Ok(subscriber) = std::env::var("PROBE_SUBSCRIBER") else { return };
+    let Ok(subscriber) = std::env::var("PROBE_SUBSCRIBER") else {
+        return;
+    };
     telemetry::init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let ended = runtime.block_on(async {
         let config = Config::load(std::env::var("STREAMFLEET_CONFIG").unwrap().as_ref()).unwrap();
         let reloader = Reloader::new(config);
@@ -115,7 +134,9 @@ fn process() {
             redis: Redis::open(&url()).unwrap(),
             config: reloader.subscribe(),
             name: std::env::var("PROBE_NAME").ok(),
-            drain: Duration::from_secs(std::env::var("PROBE_DRAIN").map_or(10, |s| s.parse().unwrap())),
+            drain: Duration::from_secs(
+                std::env::var("PROBE_DRAIN").map_or(10, |s| s.parse().unwrap()),
+            ),
             stop,
             ready: Box::new(|| {}),
         };

@@ -22,9 +22,15 @@ impl Server {
 
     /// Starts one with further settings.
     pub fn with(args: &[&str]) -> Self {
-        let dir = tempfile::Builder::new().prefix("streamfleet-test-").tempdir().unwrap();
-        let mut server =
-            Self { dir, child: None, args: args.iter().map(|a| (*a).to_owned()).collect() };
+        let dir = tempfile::Builder::new()
+            .prefix("streamfleet-test-")
+            .tempdir()
+            .unwrap();
+        let mut server = Self {
+            dir,
+            child: None,
+            args: args.iter().map(|a| (*a).to_owned()).collect(),
+        };
         server.run();
         server
     }
@@ -40,9 +46,20 @@ impl Server {
     /// Starts the process (again) and waits until it answers.
     pub fn run(&mut self) {
         let mut command = Command::new("redis-server");
-        command.arg("--port").arg("0").arg("--unixsocket").arg(self.socket());
-        command.arg("--dir").arg(self.dir.path()).args(["--appendonly", "yes", "--appendfsync", "always"]);
-        command.args(["--save", "", "--maxmemory-policy", "noeviction"]).args(&self.args);
+        command
+            .arg("--port")
+            .arg("0")
+            .arg("--unixsocket")
+            .arg(self.socket());
+        command.arg("--dir").arg(self.dir.path()).args([
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ]);
+        command
+            .args(["--save", "", "--maxmemory-policy", "noeviction"])
+            .args(&self.args);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         self.child = Some(child.expect("redis-server is needed: apt-get install redis-server"));
         let client = redis::Client::open(self.url()).unwrap();
@@ -61,7 +78,10 @@ impl Server {
     }
 
     pub fn connection(&self) -> redis::Connection {
-        redis::Client::open(self.url()).unwrap().get_connection().unwrap()
+        redis::Client::open(self.url())
+            .unwrap()
+            .get_connection()
+            .unwrap()
     }
 
     /// One command, its words separated by white space: `cli("XLEN inbox")`.
@@ -69,7 +89,9 @@ impl Server {
         let mut words = line.split_whitespace();
         let mut command = redis::cmd(words.next().unwrap());
         command.arg(words.collect::<Vec<_>>());
-        command.query(&mut self.connection()).unwrap_or_else(|e| panic!("{line}: {e}"))
+        command
+            .query(&mut self.connection())
+            .unwrap_or_else(|e| panic!("{line}: {e}"))
     }
 
     /// Everything in the dataset, to compare before and after.

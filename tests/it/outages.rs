@@ -1,0 +1,170 @@
+//! Redis that goes away, answers too late, or comes back as another.
+
+use redis::Commands;
+use serde_json::json;
+
+use crate::support::fleet::id;
+use crate::support::proxy::Proxy;
+use crate::support::{Fleet, event, eventually};
+
+/// I1, I8: Redis killed and restarted under load, with everything it had promised on disk.
+#[test]
+fn redis_restarted_under_load() {
+    let mut fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _workers = [
+        fleet.worker("probe-service", "a"),
+        fleet.worker("probe-service", "b"),
+    ];
+    let events: Vec<_> = (0..300)
+        .map(|_| event(json!({"do": "sleep", "ms": 5})))
+        .collect();
+    fleet.publish(&events);
+    for part in [40, 120] {
+        eventually("it works", || {
+            (fleet.handled("probe-service").len() >= part).then_some(())
+        });
+        fleet.server.kill();
+        fleet.server.run();
+    }
+    eventually("all are handled", || {
+        (fleet.handled("probe-service").len() == 300).then_some(())
+    });
+    fleet.drained();
+    assert!(
+        fleet
+            .handled("probe-service")
+            .values()
+            .all(|&times| times == 1)
+    );
+    assert!(
+        fleet.dead("probe-service").is_empty(),
+        "an outage charges nobody"
+    );
+}
+
+/// The answer of a commit is lost: it is sent again, found done, and counts once.
+#[test]
+fn a_lost_answer_repeats_no_effect() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let proxy = Proxy::start(&fleet.socket(), &fleet.dir.path().join("proxy.sock"));
+    let worker = fleet.worker_at("probe-service", "w", &proxy.url(), "worker started");
+    let first = event(json!({}));
+    fleet.publish(&[first.clone()]);
+    eventually("the way is open", || {
+        fleet.handled("probe-service").get(&id(&first)).copied()
+    });
+    for _ in 0..3 {
+        // The next commit reaches Redis, its answer does not reach the worker.
+        proxy.swallow_next_commit_answer();
+        let event = event(json!({}));
+        fleet.publish(&[event.clone()]);
+        eventually("it is handled", || {
+            fleet.handled("probe-service").get(&id(&event)).copied()
+        });
+        fleet.drained();
+    }
+    assert_eq!(proxy.cuts(), 3, "the fault struck");
+    assert!(
+        fleet
+            .handled("probe-service")
+            .values()
+            .all(|&times| times == 1)
+    );
+    assert!(fleet.dead("probe-service").is_empty());
+    drop(worker);
+}
+
+/// A group that was lost halts its subscriber until the operator chooses; nothing is repeated
+/// or lost by itself.
+#[test]
+fn a_lost_group_halts_until_it_is_recreated() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let worker = fleet.worker("probe-service", "w");
+    let first = event(json!({}));
+    fleet.publish(&[first.clone()]);
+    eventually("the first is handled", || {
+        fleet.handled("probe-service").get(&id(&first)).copied()
+    });
+    fleet.drained();
+    let _: i64 = fleet.cli("XGROUP DESTROY test-events probe-service");
+    let second = event(json!({}));
+    fleet.publish(&[second.clone()]);
+    worker.wait_for_log("HALTED: the group probe-service on test-events was lost");
+    assert_eq!(fleet.handled("probe-service").len(), 1);
+    // As `streamfleet group recreate probe-service test-events --from <id of the first>` does.
+    let entries: redis::streams::StreamRangeReply =
+        fleet.connection().xrange_all("test-events").unwrap();
+    let _: () = fleet.cli(&format!(
+        "XGROUP CREATE test-events probe-service {}",
+        entries.ids[0].id
+    ));
+    eventually("it goes on", || {
+        fleet.handled("probe-service").get(&id(&second)).copied()
+    });
+    assert_eq!(fleet.handled("probe-service").len(), 2);
+}
+
+/// FLUSHALL under running processes: they stop with an error and never work on the new data
+/// with the old view.
+#[test]
+fn another_dataset_stops_the_processes() {
+    let fleet = Fleet::new();
+    let mut router = fleet.router("r");
+    let mut worker = fleet.worker("probe-service", "w");
+    let _: () = fleet.cli("FLUSHALL");
+    assert_eq!((router.exit_code(), worker.exit_code()), (Some(1), Some(1)));
+    assert!(
+        worker
+            .log_text()
+            .contains("the data in Redis were replaced")
+    );
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("probe-service", "w");
+    let fresh = event(json!({}));
+    fleet.publish(&[fresh.clone()]);
+    eventually("a restart begins on the new data", || {
+        fleet.handled("probe-service").get(&id(&fresh)).copied()
+    });
+}
+
+/// A full Redis still lets the fleet settle, and routing resumes when there is room.
+#[test]
+fn a_full_redis_drains() {
+    let fleet = Fleet::new();
+    let router = fleet.router("r");
+    let events: Vec<_> = (0..50).map(|_| event(json!({}))).collect();
+    fleet.publish(&events);
+    eventually("all are routed", || {
+        (fleet.cli::<usize>("XLEN test-events") == 50).then_some(())
+    });
+    let _: () = fleet.cli("CONFIG SET maxmemory 1mb");
+    router.wait_for_log("PAUSED: Redis is nearly full");
+    let worker = fleet.worker("probe-service", "w");
+    eventually("what was routed is handled", || {
+        (fleet.handled("probe-service").len() == 50).then_some(())
+    });
+    let _: () = fleet.cli("CONFIG SET maxmemory 0");
+    let late = event(json!({}));
+    fleet.publish(&[late.clone()]);
+    eventually("routing goes on", || {
+        fleet.handled("probe-service").get(&id(&late)).copied()
+    });
+    drop(worker);
+}
+
+#[test]
+fn scripts_that_redis_forgot_are_loaded_again() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("probe-service", "w");
+    for n in 1..=3 {
+        let _: () = fleet.cli("SCRIPT FLUSH");
+        fleet.publish(&[event(json!({}))]);
+        eventually("it is handled", || {
+            (fleet.handled("probe-service").len() == n).then_some(())
+        });
+    }
+}

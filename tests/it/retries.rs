@@ -1,0 +1,270 @@
+//! Failures: three attempts, backoff, dead letters, and what is charged to whom.
+
+use redis::Commands;
+use serde_json::json;
+
+use crate::support::fleet::id;
+use crate::support::{Fleet, event, eventually};
+
+#[test]
+fn a_failing_event_is_tried_three_times_and_set_aside_with_its_history() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("probe-service", "w");
+    let (failing, fine) = (event(json!({"do": "fail"})), event(json!({})));
+    fleet.publish(&[failing.clone(), fine.clone()]);
+    let dead = eventually("a dead letter", || fleet.dead("probe-service").pop());
+    fleet.drained();
+    assert_eq!(
+        (dead["id"].as_str(), dead["reason"].as_str()),
+        (id(&failing).as_str(), "exhausted")
+    );
+    assert_eq!(dead["error"], "told to fail");
+    assert_eq!(
+        (dead["stream"].as_str(), dead["subscriber"].as_str()),
+        ("test-events", "probe-service")
+    );
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&dead["event"]).unwrap(),
+        failing
+    );
+    let attempts: Vec<serde_json::Value> = serde_json::from_str(&dead["attempts"]).unwrap();
+    assert_eq!(
+        attempts
+            .iter()
+            .map(|a| a["attempt"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    assert!(attempts[0]["worker"].as_str().unwrap().starts_with("w."));
+    assert_eq!(
+        fleet.cli::<u64>(&format!("HGET probe-service:started {}", id(&failing))),
+        3
+    );
+    assert_eq!(fleet.handled("probe-service"), [(id(&fine), 1)].into());
+    assert!(
+        !fleet.cli::<bool>("EXISTS attempts:test-events:probe-service"),
+        "nothing is left behind"
+    );
+}
+
+#[test]
+fn each_kind_of_failure_ends_as_it_should() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("probe-service", "w");
+    let cases = [
+        "fail twice",
+        "reject",
+        "panic",
+        "unavailable once",
+        "wrong type",
+    ];
+    let events: Vec<_> = cases
+        .iter()
+        .map(|case| event(json!({"do": case})))
+        .collect();
+    // The key `handled` is a hash already when "wrong type" writes a string to it.
+    fleet.publish(&[event(json!({}))]);
+    eventually("the first is handled", || {
+        (fleet.handled("probe-service").len() == 1).then_some(())
+    });
+    fleet.publish(&events);
+    eventually("three dead letters", || {
+        (fleet.dead("probe-service").len() == 3).then_some(())
+    });
+    fleet.drained();
+    let handled = fleet.handled("probe-service");
+    assert_eq!(
+        handled.get(&id(&events[0])),
+        Some(&1),
+        "the third attempt succeeds"
+    );
+    assert_eq!(
+        handled.get(&id(&events[3])),
+        Some(&1),
+        "unavailable comes back"
+    );
+    let letter = |n: usize| {
+        let wanted = id(&events[n]);
+        fleet
+            .dead("probe-service")
+            .into_iter()
+            .find(|letter| letter["id"] == wanted)
+            .unwrap()
+    };
+    assert_eq!(letter(1)["reason"], "rejected");
+    assert_eq!(
+        fleet.cli::<u64>(&format!("HGET probe-service:started {}", id(&events[1]))),
+        1
+    );
+    assert_eq!(letter(2)["reason"], "exhausted");
+    assert!(letter(2)["error"].contains("panicked: told to panic"));
+    assert!(
+        letter(4)["error"].contains("used as a string and as a hash")
+            || letter(4)["error"].contains("is a hash")
+    );
+    assert_eq!(handled.len(), 3);
+}
+
+/// I6: infrastructure charges nobody.
+#[test]
+fn unavailable_charges_no_attempt() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let worker = fleet.worker("probe-service", "w");
+    let unavailable = event(json!({"do": "unavailable once"}));
+    fleet.publish(&[unavailable.clone()]);
+    worker.wait_for_log("told to be unavailable");
+    eventually("it is handled", || {
+        fleet
+            .handled("probe-service")
+            .get(&id(&unavailable))
+            .copied()
+    });
+    fleet.drained();
+    assert!(fleet.dead("probe-service").is_empty());
+    assert!(
+        worker.log_text().contains("\"attempt\":0"),
+        "no failure was recorded"
+    );
+}
+
+#[test]
+fn a_handler_that_takes_too_long_has_failed() {
+    let fleet = Fleet::new();
+    fleet.configure(&crate::support::fleet::ROUTING.replace("timeout: 20s", "timeout: 100ms"));
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("probe-service", "w");
+    fleet.publish(&[event(json!({"do": "sleep", "ms": 5000}))]);
+    let dead = eventually("a dead letter", || fleet.dead("probe-service").pop());
+    assert_eq!(dead["reason"], "exhausted");
+    assert!(
+        dead["error"].contains("timed out after 100ms"),
+        "{}",
+        dead["error"]
+    );
+}
+
+/// A handler may run longer than the lease: it is renewed, also when it blocks its thread.
+#[test]
+fn a_long_handler_keeps_its_delivery() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _workers = [
+        fleet.worker("probe-service", "a"),
+        fleet.worker("probe-service", "b"),
+    ];
+    let events = [
+        event(json!({"do": "sleep", "ms": 3500})),
+        event(json!({"do": "block", "ms": 3500})),
+    ];
+    fleet.publish(&events);
+    eventually("both are handled", || {
+        (fleet.handled("probe-service").len() == 2).then_some(())
+    });
+    fleet.drained();
+    for one in &events {
+        assert_eq!(
+            fleet.cli::<u64>(&format!("HGET probe-service:started {}", id(one))),
+            1,
+            "started once"
+        );
+    }
+}
+
+#[test]
+fn conflicting_commits_are_run_again_until_each_has_counted_once() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _workers = [
+        fleet.worker("probe-service", "a"),
+        fleet.worker("probe-service", "b"),
+    ];
+    let events: Vec<_> = (0..40)
+        .map(|_| event(json!({"do": "read and add", "ms": 2})))
+        .collect();
+    fleet.publish(&events);
+    eventually("all are handled", || {
+        (fleet.handled("probe-service").len() == 40).then_some(())
+    });
+    fleet.drained();
+    assert_eq!(fleet.cli::<u64>("GET probe-service:sum"), 40);
+    assert!(
+        fleet.dead("probe-service").is_empty(),
+        "a conflict charges nobody"
+    );
+}
+
+/// I5: follow-ups exist if and only if their parent committed.
+#[test]
+fn a_follow_up_exists_only_with_its_parent() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _workers = [
+        fleet.worker("probe-service", "w"),
+        fleet.worker("other-service", "o"),
+    ];
+    let events = [
+        event(json!({"do": "follow"})),
+        event(json!({"do": "follow and fail"})),
+    ];
+    fleet.publish(&events);
+    eventually("the failing one is dead", || {
+        fleet.dead("probe-service").pop()
+    });
+    eventually("the follow-up is handled", || {
+        (!fleet.handled("other-service").is_empty()).then_some(())
+    });
+    fleet.drained();
+    assert_eq!(fleet.handled("other-service").len(), 1);
+    let entries: redis::streams::StreamRangeReply =
+        fleet.connection().xrange_all("test-events").unwrap();
+    let follow_up = &entries.ids.last().unwrap().map;
+    let json: String = redis::from_redis_value(follow_up["event"].clone()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["causation_id"], events[0]["event_id"]);
+    assert_eq!(json["correlation_id"], events[0]["correlation_id"]);
+    let hops: String = redis::from_redis_value(follow_up["hops"].clone()).unwrap();
+    assert_eq!(hops, "1");
+}
+
+#[test]
+fn a_loop_of_follow_ups_ends_at_the_hop_limit() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("probe-service", "w");
+    fleet.publish(&[event(json!({"do": "loop"}))]);
+    let refused = eventually("the router refuses", || fleet.dead("router").pop());
+    fleet.drained();
+    assert_eq!(refused["reason"], "too_many_hops");
+    assert_eq!(
+        fleet.handled("probe-service").len(),
+        33,
+        "the first and 32 follow-ups"
+    );
+}
+
+/// A dead letter goes back to the subscriber that failed, alone, with its history.
+#[test]
+fn an_undecodable_entry_is_set_aside_and_its_batch_goes_on() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _: String =
+        fleet.cli("XADD test-events * to probe-service type Test.Happened event {broken");
+    let _: String = fleet.cli("XADD test-events * foreign entry");
+    let _worker = fleet.worker("probe-service", "w");
+    let fine = event(json!({}));
+    fleet.publish(&[fine.clone()]);
+    eventually("two dead letters", || {
+        (fleet.dead("probe-service").len() == 2).then_some(())
+    });
+    fleet.drained();
+    assert!(
+        fleet
+            .dead("probe-service")
+            .iter()
+            .all(|letter| letter["reason"] == "undecodable")
+    );
+    assert_eq!(fleet.handled("probe-service"), [(id(&fine), 1)].into());
+}

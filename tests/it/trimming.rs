@@ -1,0 +1,104 @@
+//! I4: history is trimmed, what is owed never.
+
+use serde_json::json;
+
+use crate::support::fleet::{ROUTING, typed};
+use crate::support::{Fleet, event, eventually};
+
+#[test]
+fn trimming_waits_for_the_slowest_group() {
+    let fleet = Fleet::new();
+    fleet.configure(
+        &ROUTING
+            .replace(
+                r#"events: ["Test.**"]"#,
+                r#"events: ["Test.**"], maxlen: 10"#,
+            )
+            .replace(
+                "Test.Happened: [probe-service]",
+                "Test.Happened: [probe-service, other-service]",
+            ),
+    );
+    let router = fleet.router("r");
+    let _probe = fleet.worker("probe-service", "p");
+    let events: Vec<_> = (0..100).map(|_| event(json!({}))).collect();
+    fleet.publish(&events);
+    eventually("one group is done", || {
+        (fleet.handled("probe-service").len() == 100).then_some(())
+    });
+    router.wait_for_log("kept above its limits");
+    assert_eq!(
+        fleet.cli::<usize>("XLEN test-events"),
+        100,
+        "the other group has read nothing"
+    );
+    let _other = fleet.worker("other-service", "o");
+    eventually("the other is done", || {
+        (fleet.handled("other-service").len() == 100).then_some(())
+    });
+    eventually("then it is trimmed", || {
+        (fleet.cli::<usize>("XLEN test-events") == 10).then_some(())
+    });
+    assert!(
+        fleet
+            .handled("other-service")
+            .values()
+            .all(|&times| times == 1)
+    );
+}
+
+/// A racing janitor never deletes an entry that is pending somewhere.
+#[test]
+fn trimming_races_a_lagging_group() {
+    let fleet = Fleet::new();
+    fleet.configure(
+        &ROUTING
+            .replace(
+                r#"events: ["Test.**"]"#,
+                r#"events: ["Test.**"], maxlen: 1"#,
+            )
+            .replace(
+                "Test.Happened: [probe-service]",
+                "Test.Happened: [probe-service, other-service]",
+            ),
+    );
+    let _routers = [fleet.router("a"), fleet.router("b")];
+    let _workers = [
+        fleet.worker("probe-service", "p"),
+        fleet.worker("other-service", "o"),
+    ];
+    let mut events = Vec::new();
+    for _ in 0..12 {
+        let batch: Vec<_> = (0..20)
+            .map(|n| event(json!({"do": "sleep", "ms": n * 20})))
+            .collect();
+        fleet.publish(&batch);
+        events.extend(batch);
+        std::thread::sleep(std::time::Duration::from_millis(300)); // load over several passes of the janitor
+    }
+    for subscriber in ["probe-service", "other-service"] {
+        eventually("all are handled", || {
+            (fleet.handled(subscriber).len() == events.len()).then_some(())
+        });
+        assert_eq!(
+            fleet.cli::<Option<u64>>(&format!("HGET stats:{subscriber} lost")),
+            None
+        );
+    }
+}
+
+/// A configured group that is missing blocks trimming.
+#[test]
+fn a_missing_group_blocks_trimming() {
+    let fleet = Fleet::new();
+    fleet.configure(&ROUTING.replace(
+        r#"events: ["More.**"]"#,
+        r#"events: ["More.**"], maxlen: 1"#,
+    ));
+    let router = fleet.router("r");
+    let _: i64 = fleet.cli("XGROUP DESTROY more-events other-service");
+    let events: Vec<_> = (0..5).map(|_| typed("More.Happened", json!({}))).collect();
+    fleet.publish(&events);
+    router.wait_for_log("this group should exist and does not");
+    assert_eq!(fleet.cli::<usize>("XLEN more-events"), 5);
+}
