@@ -84,15 +84,11 @@ impl Envelope {
                 .map_err(|e| wrong("/event_id", format!("is not a UUID: {e}")))
                 .ok()
         });
-        if let Some(t) = correlation_id {
-            if let Err(e) = Uuid::try_parse(t) {
-                wrong("/correlation_id", format!("is not a UUID: {e}"));
-            }
+        if let Some(Err(e)) = correlation_id.map(Uuid::try_parse) {
+            wrong(\"/correlation_id\", format!(\"is not a UUID: {e}\"));
         }
-        if let Some(t) = timestamp {
-            if let Err(e) = t.parse::<Timestamp>() {
-                wrong("/timestamp", format!("is not an RFC 3339 date-time: {e}"));
-            }
+        if let Some(Err(e)) = timestamp.map(str::parse::<Timestamp>) {
+            wrong(\"/timestamp\", format!(\"is not an RFC 3339 date-time: {e}\"));
         }
         let event_type = event_type.and_then(|t| {
             EventType::parse(t)

@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn refuses_each_fault_with_its_own_error() {
-        let cases: [(&[u8], fn(&JsonError) -> bool); 8] = [
+        type Expected = fn(&JsonError) -> bool;
+        let cases: [(&[u8], Expected); 8] = [
             (
                 b"{\"a\":1,\"a\":2}",
                 |e| matches!(e, JsonError::DuplicateKey(m) if m.contains("\"a\"")),

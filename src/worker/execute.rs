@@ -48,10 +48,10 @@ pub(crate) async fn execute<H: Handler>(
             "it lost its process three times, the last time with nothing else running in it";
         return core.give_up(delivery, GivenUp::Crashed, error).await;
     }
-    if let Some(starts) = delivery.starts {
-        if !core.mark_started(&mut delivery, starts + 1).await {
-            return;
-        }
+    if let Some(starts) = delivery.starts
+        && !core.mark_started(&mut delivery, starts + 1).await
+    {
+        return;
     }
     let event = match read_event(&delivery) {
         Ok(event) => Arc::new(event),

@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::{Fence, Holder};
 
+/// The deliveries of one stream, each with the ticket that it is held under.
+pub(crate) type HeldOnStream = (Arc<Holder>, Vec<(u64, Fence)>);
+
 #[derive(Clone, Default)]
 pub(crate) struct Held(Arc<Mutex<HashMap<u64, Lease>>>);
 
@@ -65,9 +68,9 @@ impl Held {
     }
 
     /// Those without a sign of life for `age`, grouped by stream.
-    pub(crate) fn older_than(&self, age: Duration) -> Vec<(Arc<Holder>, Vec<(u64, Fence)>)> {
+    pub(crate) fn older_than(&self, age: Duration) -> Vec<HeldOnStream> {
         let now = Instant::now();
-        let mut groups: HashMap<String, (Arc<Holder>, Vec<(u64, Fence)>)> = HashMap::new();
+        let mut groups: HashMap<String, HeldOnStream> = HashMap::new();
         for (&ticket, lease) in self
             .leases()
             .iter()
