@@ -85,10 +85,10 @@ impl Envelope {
                 .ok()
         });
         if let Some(Err(e)) = correlation_id.map(Uuid::try_parse) {
-            wrong(\"/correlation_id\", format!(\"is not a UUID: {e}\"));
+            wrong("/correlation_id", format!("is not a UUID: {e}"));
         }
         if let Some(Err(e)) = timestamp.map(str::parse::<Timestamp>) {
-            wrong(\"/timestamp\", format!(\"is not an RFC 3339 date-time: {e}\"));
+            wrong("/timestamp", format!("is not an RFC 3339 date-time: {e}"));
         }
         let event_type = event_type.and_then(|t| {
             EventType::parse(t)
