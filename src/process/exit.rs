@@ -1,0 +1,101 @@
+//! Exit codes: the one place that says which error ends a process with which code, so that
+//! systemd units and scripts can tell what helps: a restart, an operator, or another file.
+
+use std::process::ExitCode;
+
+use deadpool_redis::PoolError;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use crate::routing::ConfigError;
+use crate::store::StoreError;
+
+/// How a process ended. (2, wrong usage, is clap's.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done, or stopped as told.
+    Clean,
+    /// 1: it failed, or the answer is no.
+    Failure,
+    /// 69: Redis cannot be reached; it may work later. `EX_UNAVAILABLE`.
+    Unreachable,
+    /// 78: the configuration must be changed first. `EX_CONFIG`.
+    BadConfig,
+}
+
+impl Exit {
+    /// The code for the operating system.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Failure => 1,
+            Self::Unreachable => 69,
+            Self::BadConfig => 78,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+impl From<&ConfigError> for Exit {
+    fn from(_: &ConfigError) -> Self {
+        Self::BadConfig
+    }
+}
+
+impl From<&StoreError> for Exit {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Url(_) => Self::BadConfig,
+            StoreError::Redis { cause, .. } => of_redis(cause),
+            StoreError::Pool { cause, .. } => match cause {
+                PoolError::Backend(cause) => of_redis(cause),
+                _ => Self::Unreachable,
+            },
+        }
+    }
+}
+
+fn of_redis(error: &RedisError) -> Exit {
+    let heals = matches!(
+        error.kind(),
+        ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown)
+    );
+    if heals || error.is_io_error() {
+        return Exit::Unreachable;
+    }
+    let denied = matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
+    if denied || error.kind() == ErrorKind::AuthenticationFailed {
+        return Exit::BadConfig;
+    }
+    Exit::Failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_tell_what_helps() {
+        let store = |cause: RedisError| StoreError::Redis {
+            server: "s".into(),
+            cause,
+        };
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            Exit::from(&store(refused.into())).code(),
+            69,
+            "nobody listens"
+        );
+        let denied = RedisError::from((ErrorKind::AuthenticationFailed, "no"));
+        assert_eq!(Exit::from(&store(denied)).code(), 78);
+        let other = RedisError::from((ErrorKind::UnexpectedReturnType, "odd"));
+        assert_eq!(Exit::from(&store(other)).code(), 1);
+        assert_eq!(Exit::from(&StoreError::Url("x".into())).code(), 78);
+        let config = ConfigError { problems: vec![] };
+        assert_eq!(Exit::from(&config).code(), 78);
+    }
+}

@@ -1,0 +1,111 @@
+//! Publishing: appends events to the inbox, as any producer can with `XADD inbox * event …`.
+//!
+//! An event is accepted when its XADD was answered. When an answer is missing (an error, a
+//! crash), nobody knows whether the event arrived: publish it again with the same `event_id`.
+//! If it had arrived, the router drops the second as a duplicate.
+
+use std::time::Duration;
+
+use crate::event::Event;
+use crate::store::{EntryId, Keys, Link, Redis, StoreError, StreamField};
+
+/// Events in one round trip, at most.
+const CHUNK_EVENTS: usize = 500;
+/// Bytes in one round trip, unless a single event is larger.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Publishes events. Cheap to clone; clones share one connection, which is rebuilt after a fault.
+#[derive(Clone)]
+pub struct Publisher {
+    link: Link,
+    inbox: String,
+}
+
+/// Why an event was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Redis did not accept it, or did not say so.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It cannot be written as JSON.
+    #[error("the event cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Publisher {
+    /// Connects to Redis; `namespace` is the one of routing.yaml.
+    ///
+    /// # Errors
+    /// The URL cannot be used, or Redis cannot be reached.
+    pub async fn connect(redis_url: &str, namespace: Option<&str>) -> Result<Self, StoreError> {
+        let redis = Redis::open(redis_url)?;
+        // A connection of its own tells at once whether the server is there.
+        drop(redis.dedicated(Duration::ZERO).await?);
+        Ok(Self::new(redis.link(), &Keys::new(namespace)))
+    }
+
+    /// Publishes over a connection that is there already.
+    pub fn new(link: Link, keys: &Keys) -> Self {
+        Self {
+            link,
+            inbox: keys.inbox(),
+        }
+    }
+
+    /// Appends events, JSON each, byte for byte; answers their entry IDs in the inbox.
+    ///
+    /// # Errors
+    /// Some of them may have been accepted: publish all of them again, with the same IDs.
+    pub async fn publish(&self, events: &[Vec<u8>]) -> Result<Vec<EntryId>, StoreError> {
+        let mut accepted = Vec::with_capacity(events.len());
+        let mut rest = events;
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(chunk_len(rest));
+            let mut pipeline = redis::pipe();
+            for event in chunk {
+                let add = pipeline.cmd("XADD").arg(&self.inbox).arg("*");
+                add.arg(StreamField::EVENT).arg(event.as_slice());
+            }
+            let ids: Vec<EntryId> = self
+                .link
+                .run(|mut c| async move { pipeline.query_async(&mut c).await })
+                .await?;
+            accepted.extend(ids);
+            rest = after;
+        }
+        Ok(accepted)
+    }
+
+    /// Appends one event.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn publish_event(&self, event: &Event) -> Result<EntryId, PublishError> {
+        let ids = self.publish(&[serde_json::to_vec(event)?]).await?;
+        Ok(ids.into_iter().next().unwrap_or_default())
+    }
+}
+
+/// How many of `events` go into one round trip: at least one.
+fn chunk_len(events: &[Vec<u8>]) -> usize {
+    let mut bytes = 0;
+    let fits = events.iter().take(CHUNK_EVENTS).take_while(|event| {
+        bytes += event.len();
+        bytes <= CHUNK_BYTES
+    });
+    fits.count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_bounded_in_count_and_bytes_but_never_empty() {
+        let of = |size: usize, count: usize| vec![vec![b'x'; size]; count];
+        assert_eq!(chunk_len(&of(10, 3)), 3);
+        assert_eq!(chunk_len(&of(10, 2_000)), CHUNK_EVENTS);
+        assert_eq!(chunk_len(&of(CHUNK_BYTES / 4, 9)), 4);
+        assert_eq!(chunk_len(&of(2 * CHUNK_BYTES, 2)), 1);
+    }
+}

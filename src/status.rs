@@ -1,0 +1,508 @@
+//! What is going on: streams, groups, subscribers and the router, as one serialisable snapshot.
+//!
+//! Redis: reads `inbox`, the domain and redrive streams and their groups, `dead:…`, `stats:…`,
+//! `fleet` and `worker:…`; writes nothing. Lengths and positions are read in one transaction,
+//! so that [`Snapshot::drained`] is true of one moment.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+use redis::{FromRedisValue, Pipeline, RedisError, Value};
+use serde::Serialize;
+
+use crate::fleet::{self, INBOX, ROUTER};
+use crate::routing::Routing;
+use crate::store::{self, Entry, EntryId, Keys, Link, RELEASED, RETRY, StoreError};
+
+/// Everything at one moment. Ages are in milliseconds, by the clock of Redis.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    /// When it was taken, by the clock of Redis.
+    pub at: Timestamp,
+    /// The server, without credentials.
+    pub server: String,
+    /// Identity of the data, once a process has joined.
+    pub dataset: Option<String>,
+    /// Number of the newest configuration that a process runs.
+    pub generation: Option<u64>,
+    /// Whether nothing is owed to anybody: the inbox is empty, no group waits, works or retries,
+    /// and none was lost. Dead letters do not count.
+    pub drained: bool,
+    /// The door.
+    pub router: RouterStatus,
+    /// The domain streams.
+    pub streams: Vec<StreamStatus>,
+    /// Every stream and subscriber, redriven letters included.
+    pub groups: Vec<GroupStatus>,
+    /// Every subscriber.
+    pub subscribers: Vec<SubscriberStatus>,
+}
+
+/// The inbox and what the routers made of it since the counters began.
+#[derive(Clone, Debug, Serialize)]
+pub struct RouterStatus {
+    /// Events not routed yet.
+    pub inbox: u64,
+    /// Age of the oldest of them.
+    pub oldest_ms: Option<u64>,
+    /// Events appended to a domain stream.
+    pub routed: u64,
+    /// Events refused at the door.
+    pub refused: u64,
+    /// Events dropped because they were seen before.
+    pub duplicates: u64,
+    /// Letters in `dead:router`.
+    pub dead: u64,
+    /// Names of the live routers.
+    pub workers: Vec<String>,
+}
+
+/// One domain stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamStatus {
+    /// Its name, without namespace.
+    pub name: String,
+    /// Entries in it.
+    pub length: u64,
+    /// Age of the oldest.
+    pub first_ms: Option<u64>,
+    /// Age of the newest.
+    pub last_ms: Option<u64>,
+}
+
+/// Whether a group is as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// As it should be.
+    Ok,
+    /// routing.yaml wants it, no process has created it yet.
+    Absent,
+    /// It existed and is gone: the operator must recreate it.
+    Lost,
+    /// It exists, and routing.yaml routes nothing to it any more: retire it when it owes nothing.
+    Unrouted,
+    /// Somebody else created it; streamfleet does not know it.
+    Foreign,
+}
+
+/// What one subscriber owes on one stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupStatus {
+    /// The stream, without namespace.
+    pub stream: String,
+    /// The subscriber.
+    pub subscriber: String,
+    /// Whether the group is as it should be.
+    pub condition: Condition,
+    /// Entries it has not read yet; unknown where Redis cannot tell.
+    pub waiting: Option<u64>,
+    /// Age of the oldest of them.
+    pub oldest_waiting_ms: Option<u64>,
+    /// Deliveries that a worker has.
+    pub in_flight: u64,
+    /// Deliveries that wait for their next attempt.
+    pub retrying: u64,
+    /// Deliveries that a worker gave back unstarted.
+    pub released: u64,
+}
+
+/// One subscriber.
+#[derive(Clone, Debug, Serialize)]
+pub struct SubscriberStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether routing.yaml routes to it.
+    pub routed: bool,
+    /// Its dead letters.
+    pub dead: u64,
+    /// Deliveries whose entry was deleted under it.
+    pub lost: u64,
+    /// Names of its live workers.
+    pub workers: Vec<String>,
+}
+
+/// Takes a snapshot.
+///
+/// # Errors
+/// Redis could not be asked, or a key is not of the type that it should be.
+pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snapshot, StoreError> {
+    let known: BTreeSet<(String, String)> = fleet::group_records(link, keys)
+        .await?
+        .into_keys()
+        .filter(|(stream, _)| stream != INBOX)
+        .collect();
+    let wanted: BTreeSet<(String, String)> = fleet::wanted_groups(routing, None)
+        .into_iter()
+        .filter(|group| group.stream != INBOX)
+        .map(|group| (group.stream, group.subscriber))
+        .collect();
+    let mut workers = live_workers(link, keys).await?;
+    let names = Names::new(routing, &known, &wanted);
+
+    let first = ask(link, names.pipeline(keys)).await?;
+    let read = names.read(Answers(first.into_iter()));
+    let read = read.map_err(|e| link.redis().error(e))?;
+
+    let mut groups = Vec::new();
+    for (stream, found) in &read.streams {
+        for (group, at) in &found.groups {
+            let pair = (stream.clone(), group.clone());
+            let condition = match (wanted.contains(&pair), known.contains(&pair)) {
+                (true, _) => Condition::Ok,
+                (false, true) => Condition::Unrouted,
+                (false, false) => Condition::Foreign,
+            };
+            groups.push((pair, condition, Some(*at)));
+        }
+    }
+    let present: BTreeSet<_> = groups.iter().map(|(pair, ..)| pair.clone()).collect();
+    for pair in known.union(&wanted).filter(|pair| !present.contains(*pair)) {
+        let lost = known.contains(pair);
+        let condition = if lost { Condition::Lost } else { Condition::Absent };
+        groups.push((pair.clone(), condition, None));
+    }
+    groups.sort_by(|a, b| a.0.cmp(&b.0));
+
+    let mut drained = read.inbox.length == 0;
+    for ((stream, _), condition, at) in &groups {
+        let owes = at.is_some_and(|at| at.pending > 0 || read.newest(stream) > at.delivered);
+        drained &= match condition {
+            Condition::Ok | Condition::Unrouted => !owes,
+            Condition::Lost => false,
+            Condition::Absent | Condition::Foreign => true,
+        };
+    }
+    let details = details(link, keys, &read, groups).await?;
+    let subscribers = names.subscribers.iter().zip(read.subscribers);
+    let subscribers = subscribers.map(|(name, (dead, lost))| SubscriberStatus {
+        name: name.clone(),
+        routed: routing.subscriber(name).is_some(),
+        dead,
+        lost,
+        workers: workers.remove(name).unwrap_or_default(),
+    });
+    let subscribers = subscribers.collect();
+    let age = |id: Option<EntryId>| id.map(|id| read.now_ms.saturating_sub(id.ms));
+    let streams = read.streams.iter();
+    let streams = streams.filter(|(name, _)| !name.contains(':'));
+    Ok(Snapshot {
+        at: i64::try_from(read.now_ms)
+            .ok()
+            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+            .unwrap_or_else(Timestamp::now),
+        server: link.redis().server().to_owned(),
+        dataset: read.dataset,
+        generation: read.generation,
+        drained,
+        router: RouterStatus {
+            inbox: read.inbox.length,
+            oldest_ms: age(read.inbox.first),
+            routed: read.counters[0],
+            refused: read.counters[1],
+            duplicates: read.counters[2],
+            dead: read.dead_router,
+            workers: workers.remove(ROUTER).unwrap_or_default(),
+        },
+        streams: streams
+            .map(|(name, stream)| StreamStatus {
+                name: name.clone(),
+                length: stream.length,
+                first_ms: age(stream.first),
+                last_ms: age(stream.last),
+            })
+            .collect(),
+        groups: details,
+        subscribers,
+    })
+}
+
+/// The live workers by subscriber, sorted.
+async fn live_workers(
+    link: &Link,
+    keys: &Keys,
+) -> Result<BTreeMap<String, Vec<String>>, StoreError> {
+    let mut workers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for key in store::scan(link, &keys.worker("*", "*"), "hash").await? {
+        let rest = keys.strip(&key).strip_prefix("worker:");
+        if let Some((subscriber, name)) = rest.and_then(|rest| rest.split_once(':')) {
+            let names = workers.entry(subscriber.to_owned()).or_default();
+            names.push(name.to_owned());
+        }
+    }
+    Ok(workers)
+}
+
+/// Runs a pipeline whose commands may fail one by one: a stream that is not there has no groups.
+async fn ask(link: &Link, mut pipeline: Pipeline) -> Result<Vec<Value>, StoreError> {
+    if pipeline.is_empty() {
+        return Ok(Vec::new());
+    }
+    pipeline.ignore_errors();
+    link.run(|mut c| async move { pipeline.query_async(&mut c).await })
+        .await
+}
+
+/// The answers of a pipeline, in order.
+struct Answers(std::vec::IntoIter<Value>);
+
+impl Answers {
+    /// The next one; nothing if what it asks about does not exist.
+    fn take<T: FromRedisValue>(&mut self) -> Result<Option<T>, RedisError> {
+        match self.0.next().unwrap_or(Value::Nil) {
+            Value::Nil => Ok(None),
+            Value::ServerError(error) => match RedisError::from(error) {
+                error if error.code() == Some("NOGROUP") => Ok(None),
+                error if error.detail().is_some_and(|d| d.contains("no such key")) => Ok(None),
+                error => Err(error),
+            },
+            value => Ok(Some(T::from_redis_value(value)?)),
+        }
+    }
+
+    fn number(&mut self) -> Result<u64, RedisError> {
+        Ok(self.take()?.unwrap_or(0))
+    }
+
+    fn id(&mut self) -> Result<Option<EntryId>, RedisError> {
+        let entries: Option<Vec<Entry>> = self.take()?;
+        Ok(entries.and_then(|e| e.first().map(|e| e.id)))
+    }
+}
+
+/// What is asked for.
+struct Names {
+    streams: BTreeSet<String>,
+    subscribers: BTreeSet<String>,
+}
+
+/// What was answered.
+struct Read {
+    now_ms: u64,
+    dataset: Option<String>,
+    generation: Option<u64>,
+    counters: [u64; 3],
+    dead_router: u64,
+    inbox: Stream,
+    streams: BTreeMap<String, Stream>,
+    /// Dead and lost, in the order of the names.
+    subscribers: Vec<(u64, u64)>,
+}
+
+impl Read {
+    fn newest(&self, stream: &str) -> EntryId {
+        let last = self.streams.get(stream).and_then(|s| s.last);
+        last.unwrap_or_default()
+    }
+}
+
+#[derive(Default)]
+struct Stream {
+    length: u64,
+    first: Option<EntryId>,
+    last: Option<EntryId>,
+    groups: BTreeMap<String, Position>,
+}
+
+/// How far a group has come.
+#[derive(Clone, Copy)]
+struct Position {
+    pending: u64,
+    delivered: EntryId,
+    lag: Option<u64>,
+}
+
+impl Names {
+    fn new(
+        routing: &Routing,
+        known: &BTreeSet<(String, String)>,
+        wanted: &BTreeSet<(String, String)>,
+    ) -> Self {
+        let pairs = || known.iter().chain(wanted);
+        let domain = routing.streams().map(|s| s.name.to_string());
+        Self {
+            streams: domain.chain(pairs().map(|(s, _)| s.clone())).collect(),
+            subscribers: pairs().map(|(_, subscriber)| subscriber.clone()).collect(),
+        }
+    }
+
+    fn pipeline(&self, keys: &Keys) -> Pipeline {
+        let mut p = redis::pipe();
+        p.atomic();
+        p.cmd("TIME");
+        p.cmd("HMGET").arg(keys.fleet());
+        p.arg("dataset").arg("generation");
+        p.cmd("HMGET").arg(keys.stats(ROUTER));
+        p.arg("routed").arg("refused").arg("duplicates");
+        p.cmd("XLEN").arg(keys.dead(ROUTER));
+        for name in std::iter::once(INBOX).chain(self.streams.iter().map(String::as_str)) {
+            let key = keys.stream(name);
+            p.cmd("XLEN").arg(&key);
+            p.cmd("XRANGE").arg(&key).arg("-").arg("+");
+            p.arg("COUNT").arg(1);
+            p.cmd("XREVRANGE").arg(&key).arg("+").arg("-");
+            p.arg("COUNT").arg(1);
+            p.cmd("XINFO").arg("GROUPS").arg(&key);
+        }
+        for name in &self.subscribers {
+            p.cmd("XLEN").arg(keys.dead(name));
+            p.cmd("HGET").arg(keys.stats(name)).arg("lost");
+        }
+        p
+    }
+
+    fn read(&self, mut answers: Answers) -> Result<Read, RedisError> {
+        let (seconds, micros): (u64, u64) = answers.take()?.unwrap_or_default();
+        let (dataset, generation) = answers.take()?.unwrap_or_default();
+        let counters: [Option<u64>; 3] = answers.take()?.unwrap_or_default();
+        let dead_router = answers.number()?;
+        let mut stream = || -> Result<Stream, RedisError> {
+            Ok(Stream {
+                length: answers.number()?,
+                first: answers.id()?,
+                last: answers.id()?,
+                groups: positions(answers.take()?.unwrap_or_default())?,
+            })
+        };
+        let inbox = stream()?;
+        let mut streams = BTreeMap::new();
+        for name in &self.streams {
+            streams.insert(name.clone(), stream()?);
+        }
+        let mut subscribers = Vec::new();
+        for _ in &self.subscribers {
+            subscribers.push((answers.number()?, answers.number()?));
+        }
+        Ok(Read {
+            now_ms: seconds * 1_000 + micros / 1_000,
+            dataset,
+            generation,
+            counters: counters.map(Option::unwrap_or_default),
+            dead_router,
+            inbox,
+            streams,
+            subscribers,
+        })
+    }
+}
+
+/// Reads the answer of XINFO GROUPS.
+fn positions(groups: Vec<HashMap<String, Value>>) -> Result<BTreeMap<String, Position>, RedisError> {
+    let mut positions = BTreeMap::new();
+    for mut group in groups {
+        let mut field = |name: &str| group.remove(name).unwrap_or(Value::Nil);
+        let name = String::from_redis_value(field("name"))?;
+        let position = Position {
+            pending: u64::from_redis_value(field("pending"))?,
+            delivered: EntryId::from_redis_value(field("last-delivered-id"))?,
+            lag: Option::from_redis_value(field("lag"))?,
+        };
+        positions.insert(name, position);
+    }
+    Ok(positions)
+}
+
+type Found = ((String, String), Condition, Option<Position>);
+
+/// Who holds what is pending, and since when the oldest waits.
+async fn details(
+    link: &Link,
+    keys: &Keys,
+    read: &Read,
+    groups: Vec<Found>,
+) -> Result<Vec<GroupStatus>, StoreError> {
+    let mut pipeline = redis::pipe();
+    for ((stream, subscriber), _, at) in &groups {
+        if let Some(at) = at {
+            let key = keys.stream(stream);
+            pipeline.cmd("XINFO").arg("CONSUMERS");
+            pipeline.arg(&key).arg(subscriber);
+            let after = format!("({}", at.delivered);
+            pipeline.cmd("XRANGE").arg(&key).arg(after).arg("+");
+            pipeline.arg("COUNT").arg(1);
+        }
+    }
+    let answers = ask(link, pipeline).await?;
+    let mut answers = Answers(answers.into_iter());
+    let status = groups.into_iter().map(|((stream, subscriber), condition, at)| {
+        let mut status = GroupStatus {
+            condition,
+            waiting: None,
+            oldest_waiting_ms: None,
+            in_flight: 0,
+            retrying: 0,
+            released: 0,
+            stream,
+            subscriber,
+        };
+        if let Some(at) = at {
+            let consumers: Vec<HashMap<String, Value>> = answers.take()?.unwrap_or_default();
+            for mut consumer in consumers {
+                let mut field = |name: &str| consumer.remove(name).unwrap_or(Value::Nil);
+                let name = String::from_redis_value(field("name"))?;
+                let pending = u64::from_redis_value(field("pending"))?;
+                match name.as_str() {
+                    RETRY => status.retrying += pending,
+                    RELEASED => status.released += pending,
+                    _ => status.in_flight += pending,
+                }
+            }
+            let oldest = answers.id()?;
+            status.oldest_waiting_ms = oldest.map(|id| read.now_ms.saturating_sub(id.ms));
+            status.waiting = match oldest {
+                None => Some(0),
+                // Settled entries are deleted here, so what is not pending was not read.
+                Some(_) if status.stream == Keys::redrive_name(&status.subscriber) => {
+                    let length = read.streams.get(&status.stream).map_or(0, |s| s.length);
+                    Some(length.saturating_sub(at.pending))
+                }
+                Some(_) => at.lag,
+            };
+        }
+        Ok(status)
+    });
+    let status: Result<_, RedisError> = status.collect();
+    status.map_err(|e| link.redis().error(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_lag_that_redis_does_not_know_stays_unknown() {
+        let group = |lag: Value| {
+            Value::Array(vec![
+                bulk("name"),
+                bulk("a-service"),
+                bulk("pending"),
+                Value::Int(2),
+                bulk("last-delivered-id"),
+                bulk("7-1"),
+                bulk("lag"),
+                lag,
+            ])
+        };
+        let reply = Value::Array(vec![group(Value::Nil)]);
+        let read = positions(FromRedisValue::from_redis_value(reply).unwrap()).unwrap();
+        let at = read["a-service"];
+        assert_eq!((at.pending, at.lag), (2, None));
+        assert_eq!(at.delivered, EntryId { ms: 7, seq: 1 });
+        let reply = Value::Array(vec![group(Value::Int(0))]);
+        let read = positions(FromRedisValue::from_redis_value(reply).unwrap()).unwrap();
+        assert_eq!(read["a-service"].lag, Some(0));
+    }
+
+    #[test]
+    fn what_does_not_exist_reads_as_nothing() {
+        let mut answers = Answers(vec![Value::Nil, Value::Int(3), Value::Array(vec![])].into_iter());
+        assert_eq!(answers.number().unwrap(), 0);
+        assert_eq!(answers.number().unwrap(), 3);
+        assert_eq!(answers.id().unwrap(), None);
+        assert_eq!(answers.number().unwrap(), 0, "past the end");
+    }
+}
