@@ -363,20 +363,23 @@ pub struct RouteBatch<'a> {
     pub entries: &'a [(Fence, Routed)],
 }
 
+/// In KEYS of `route.lua`: inbox, dead letters, counters and attempts come first.
+const FIRST_SEEN_KEY: usize = 5;
+
 /// Routes a batch in one atomic step.
 pub async fn route(connection: &mut MultiplexedConnection, batch: &RouteBatch<'_>) -> Result<RouteCounts, RedisError> {
     let (Some(first), Some(last)) = (batch.entries.first(), batch.entries.last()) else {
         return Ok(RouteCounts::default());
     };
     let mut call = ROUTE.key(&batch.inbox.stream);
-    call.key(batch.dead).key(&batch.inbox.stats).key(batch.seen).key(batch.targets);
+    call.key(batch.dead).key(&batch.inbox.stats).key(&batch.inbox.attempts).key(batch.seen).key(batch.targets);
     call.arg(&batch.inbox.group).arg(&batch.inbox.consumer).arg(batch.seen.len());
     call.arg(batch.seen_ttl_ms).arg(batch.now).arg(first.0.id.to_string()).arg(last.0.id.to_string());
     for (fence, routed) in batch.entries {
         call.arg(fence.id.to_string()).arg(fence.count);
         match routed {
             Routed::Append { event_id, content, target, event_type, to, hops, event } => {
-                let key = 3 + batch.seen.len() + target + 1;
+                let key = FIRST_SEEN_KEY + batch.seen.len() + target;
                 call.arg("route").arg(event_id).arg(content).arg(key).arg(event_type);
                 call.arg(&**to).arg(*hops).arg(event.as_slice());
             }

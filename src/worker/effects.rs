@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 /// Effects, conditions and follow-ups of one delivery, together.
-const MAX_EFFECTS: usize = 1_000;
+const MAX_EFFECTS: usize = 10_000;
 /// Bytes of all their arguments.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// The longest key.

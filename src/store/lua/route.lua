@@ -1,15 +1,16 @@
 -- Routes a batch of the inbox: each entry ends in its domain stream, in dead:router or, as a
 -- duplicate, nowhere; and leaves the inbox in the same step.
--- KEYS: inbox, dead:router, stats:router, n seen buckets (the current one first), target streams
+-- KEYS: inbox, dead:router, stats:router, attempts, n seen buckets (the current one first), target streams
 -- ARGV: group, consumer, n, life of a bucket (ms), now (RFC 3339), first id, last id, then per entry:
 --   id, count, 'route', event id, content hash, target key index, type, to, hops, event
 --   id, count, 'dead', number of values, fields of the letter
 -- Answers {routed, duplicates, conflicts, refused, fenced}.
-local inbox, dead, stats = KEYS[1], KEYS[2], KEYS[3]
+local inbox, dead, stats, attempts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer, buckets = ARGV[1], ARGV[2], tonumber(ARGV[3])
 must_be(dead, 'stream')
 must_be(stats, 'hash')
-for i = 4, #KEYS do must_be(KEYS[i], i <= 3 + buckets and 'hash' or 'stream') end
+must_be(attempts, 'hash')
+for i = 5, #KEYS do must_be(KEYS[i], i <= 4 + buckets and 'hash' or 'stream') end
 
 -- The fence of the whole batch in one command: what this router holds between first and last.
 local held = {}
@@ -30,7 +31,7 @@ while position <= #ARGV do
 end
 
 local seen = {}
-for bucket = 4, 3 + buckets do
+for bucket = 5, 4 + buckets do
   in_slices(ids, function(...)
     local slice = {...}
     for i, hash in ipairs(redis.call('HMGET', KEYS[bucket], ...)) do
@@ -44,6 +45,7 @@ local done, mark = {}, {}
 for _, at in ipairs(entries) do
   local id = ARGV[at]
   done[#done + 1] = id
+  if ARGV[at + 1] ~= '1' then forget(attempts, id) end
   if ARGV[at + 2] == 'dead' then
     redis.call('XADD', dead, '*', unpack(ARGV, at + 4, at + 3 + ARGV[at + 3]))
     refused = refused + 1
@@ -72,8 +74,8 @@ for _, at in ipairs(entries) do
     end
   end
 end
-in_slices(mark, function(...) redis.call('HSET', KEYS[4], ...) end)
-if #mark > 0 and redis.call('PTTL', KEYS[4]) < 0 then redis.call('PEXPIRE', KEYS[4], ARGV[4]) end
+in_slices(mark, function(...) redis.call('HSET', KEYS[5], ...) end)
+if #mark > 0 and redis.call('PTTL', KEYS[5]) < 0 then redis.call('PEXPIRE', KEYS[5], ARGV[4]) end
 in_slices(done, function(...) redis.call('XACK', inbox, group, ...) end)
 in_slices(done, function(...) redis.call('XDEL', inbox, ...) end)
 for name, n in pairs({routed = routed, duplicates = duplicates, refused = refused + conflicts}) do

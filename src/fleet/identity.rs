@@ -1,0 +1,218 @@
+//! Who a process is, and whether it still is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::RedisError;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::routing::Config;
+pub use crate::store::Membership;
+use crate::store::{self, Announce, Holder, Keys, Link, StoreError};
+
+/// How long a worker counts as alive after its last sign of life.
+pub const WORKER_TTL: Duration = Duration::from_secs(15);
+/// How often it gives one.
+pub const HEARTBEAT: Duration = Duration::from_secs(4);
+
+/// Who a process is within its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The group: a subscriber, or [`ROUTER`].
+    pub subscriber: String,
+    /// Stable across restarts.
+    pub name: String,
+    /// Drawn at every start, so that a predecessor is told apart.
+    pub nonce: String,
+}
+
+impl Identity {
+    /// The consumer in Redis.
+    pub fn consumer(&self) -> String {
+        format!("{}.{}", self.name, self.nonce)
+    }
+
+    /// Announces itself under `name`, replacing whoever had it; without a name under
+    /// `<host>-<n>` with the first number that nobody alive uses.
+    pub async fn announce(
+        link: &Link,
+        keys: &Keys,
+        subscriber: &str,
+        name: Option<&str>,
+        generation: u64,
+    ) -> Result<Self, StoreError> {
+        let nonce = Uuid::new_v4().simple().to_string()[..8].to_owned();
+        let mut identity = Self { subscriber: subscriber.to_owned(), name: String::new(), nonce };
+        let how = if name.is_some() { Announce::Replace } else { Announce::Claim };
+        for number in 1.. {
+            identity.name = name.map_or_else(|| format!("{}-{number}", host()), str::to_owned);
+            if identity.register(link, keys, how, generation).await? {
+                break;
+            }
+        }
+        Ok(identity)
+    }
+
+    /// A sign of life. False: another process has taken the name over.
+    pub async fn renew(&self, link: &Link, keys: &Keys, generation: u64) -> Result<bool, StoreError> {
+        self.register(link, keys, Announce::Renew, generation).await
+    }
+
+    async fn register(&self, link: &Link, keys: &Keys, how: Announce, generation: u64) -> Result<bool, StoreError> {
+        let key = keys.worker(&self.subscriber, &self.name);
+        let fields = [
+            ("host", host()),
+            ("pid", std::process::id().to_string()),
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("generation", generation.to_string()),
+            ("seen", jiff::Timestamp::now().to_string()),
+        ];
+        let ttl = WORKER_TTL.as_millis() as u64;
+        link.run(|mut c| async move {
+            store::register_worker(&mut c, &key, &self.nonce, ttl, how, &fields).await
+        })
+        .await
+    }
+
+    /// Takes the announcement back.
+    pub async fn withdraw(&self, link: &Link, keys: &Keys) -> Result<(), StoreError> {
+        let key = keys.worker(&self.subscriber, &self.name);
+        link.run(|mut c| async move { redis::cmd("DEL").arg(key).exec_async(&mut c).await }).await
+    }
+}
+
+/// This machine's name, for consumers and letters.
+pub fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let plain: String = name
+        .trim()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        .take(64)
+        .collect();
+    if plain.is_empty() { "host".to_owned() } else { plain }
+}
+
+/// Whether a consumer is an earlier life of this name.
+fn is_predecessor(consumer: &str, identity: &Identity) -> bool {
+    match consumer.rsplit_once('.') {
+        Some((name, nonce)) => name == identity.name && nonce != identity.nonce && nonce.len() == 8,
+        None => false,
+    }
+}
+
+/// Joins the fleet with a configuration.
+pub async fn join(link: &Link, keys: &Keys, config: &Config) -> Result<Membership, StoreError> {
+    let fleet = keys.fleet();
+    let fresh = Uuid::new_v4().to_string();
+    let hash = config.content_hash;
+    link.run(|mut c| async move { store::join_fleet(&mut c, &fleet, &fresh, hash).await }).await
+}
+
+/// The dataset that Redis holds now, if it holds one.
+pub async fn current_dataset(link: &Link, keys: &Keys) -> Result<Option<String>, StoreError> {
+    let fleet = keys.fleet();
+    link.run(|mut c| async move { redis::cmd("HGET").arg(fleet).arg("dataset").query_async(&mut c).await }).await
+}
+
+/// Why a process must not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipLost {
+    /// Another process runs under this name.
+    #[error("another process has taken over the name {0}: give each process a --name of its own")]
+    Replaced(String),
+    /// Redis holds other data than when this process started.
+    #[error(
+        "the data in Redis were replaced under this process (FLUSHALL, or an empty replica promoted): stopping, \
+         because its view of the streams no longer holds. A restart begins on the new data"
+    )]
+    DatasetChanged,
+}
+
+/// Whether Redis still holds the dataset that was joined.
+pub async fn check_dataset(link: &Link, keys: &Keys, joined: &str) -> Result<bool, StoreError> {
+    Ok(current_dataset(link, keys).await?.as_deref() == Some(joined))
+}
+
+/// Gives signs of life, and watches whether name and dataset are still ours. Ends only when
+/// they are not.
+pub async fn keep_alive(
+    link: &Link,
+    keys: &Keys,
+    identity: &Identity,
+    membership: &Membership,
+    mut config: watch::Receiver<Arc<Config>>,
+) -> MembershipLost {
+    let mut generation = membership.generation;
+    config.mark_unchanged();
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        if config.has_changed().unwrap_or(false) {
+            let new = config.borrow_and_update().clone();
+            match join(link, keys, &new).await {
+                Ok(joined) => generation = joined.generation,
+                Err(_) => config.mark_changed(),
+            }
+        }
+        // Redis away: nothing to learn, the next beat asks again.
+        match check_dataset(link, keys, &membership.dataset).await {
+            Ok(true) => {}
+            Ok(false) => return MembershipLost::DatasetChanged,
+            Err(_) => continue,
+        }
+        if let Ok(false) = identity.renew(link, keys, generation).await {
+            return MembershipLost::Replaced(identity.name.clone());
+        }
+    }
+}
+
+/// Moves the deliveries of earlier lives of this name to where they are reclaimed at once.
+/// Not being able to is not fatal: they come back after their lease.
+pub async fn take_over(link: &Link, holder: &Holder, identity: &Identity) {
+    const STEP: usize = 256;
+    let taken = link.run(|mut c| async move {
+        let mut taken = 0;
+        for predecessor in predecessors(&mut c, holder, identity).await? {
+            loop {
+                let moved = holder.take_over(&mut c, &predecessor, STEP).await?;
+                taken += moved;
+                if moved < STEP {
+                    break;
+                }
+            }
+        }
+        Ok(taken)
+    });
+    match taken.await {
+        Ok(0) => {}
+        Ok(deliveries) => tracing::info!(stream = holder.stream, deliveries, "took over what an earlier life left"),
+        Err(error) => tracing::warn!(%error, stream = holder.stream, "could not take over at once"),
+    }
+}
+
+async fn predecessors(
+    connection: &mut MultiplexedConnection,
+    holder: &Holder,
+    identity: &Identity,
+) -> Result<Vec<String>, RedisError> {
+    let mut query = redis::cmd("XINFO");
+    query.arg("CONSUMERS").arg(&holder.stream).arg(&holder.group);
+    let reply: redis::streams::StreamInfoConsumersReply = query.query_async(connection).await?;
+    Ok(reply.consumers.into_iter().map(|c| c.name).filter(|name| is_predecessor(name, identity)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_earlier_life_of_the_same_name_is_a_predecessor() {
+        let me = Identity { subscriber: "s".into(), name: "host.example-1".into(), nonce: "0a1b2c3d".into() };
+        assert!(is_predecessor("host.example-1.ffffffff", &me));
+        for other in ["host.example-1.0a1b2c3d", "host.example-11.ffffffff", "retry", "host.example-1"] {
+            assert!(!is_predecessor(other, &me), "{other}");
+        }
+    }
+}

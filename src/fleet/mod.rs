@@ -1,0 +1,20 @@
+//! Belonging to the fleet: who a process is, which dataset it works on, and which groups exist.
+//!
+//! Redis: `fleet` (dataset, generations, groups) and `worker:<subscriber>:<name>` (live workers).
+//! Guarantee: a group that was lost is never recreated by itself, and a process never goes on
+//! working on another dataset than the one it joined.
+
+mod groups;
+mod identity;
+
+pub use groups::{
+    GroupRecord, WantedGroup, ensure_group, ensure_groups, group_records, holder, lost_group_advice, wanted_groups,
+};
+pub use identity::{
+    HEARTBEAT, Identity, Membership, MembershipLost, WORKER_TTL, check_dataset, current_dataset, host, join, keep_alive, take_over,
+};
+
+/// The group of the routers, on the inbox.
+pub const ROUTER: &str = "router";
+/// Name of the inbox, where a stream's name is asked for.
+pub const INBOX: &str = "inbox";

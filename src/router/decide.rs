@@ -1,0 +1,47 @@
+//! What to do with one entry of the inbox: a pure decision.
+
+use crate::admission::{Admitted, Refusal, Rejection, admit};
+use crate::letter::Letter;
+use crate::routing::Config;
+use crate::store::{EntryId, Fields, Routed, StreamField};
+
+/// Decides where an entry goes. `targets` collects the domain streams of the batch.
+pub(crate) fn decide(id: EntryId, fields: Fields, config: &Config, targets: &mut Vec<String>) -> Routed {
+    match examine(&fields, config) {
+        Ok((admitted, hops)) => {
+            let event = fields.0.into_iter().find(|(n, _)| n == StreamField::EVENT.as_bytes());
+            let target = targets.iter().position(|t| **t == *admitted.stream).unwrap_or_else(|| {
+                targets.push(admitted.stream.to_string());
+                targets.len() - 1
+            });
+            Routed::Append {
+                event_id: admitted.envelope.event_id.to_string(),
+                content: admitted.content,
+                target,
+                event_type: admitted.envelope.event_type.to_string(),
+                to: admitted.to,
+                hops,
+                event: event.map(|(_, bytes)| bytes).unwrap_or_default(),
+            }
+        }
+        Err(rejection) => Routed::Dead(Letter::refused(id, fields, &rejection).to_fields()),
+    }
+}
+
+/// Whether an entry would be refused for a reason that a newer configuration could remove.
+pub(crate) fn might_pass_with_newer_config(fields: &Fields, config: &Config) -> bool {
+    examine(fields, config).is_err_and(|rejection| rejection.code.depends_on_config())
+}
+
+fn examine(fields: &Fields, config: &Config) -> Result<(Admitted, u32), Rejection> {
+    let Some(event) = fields.get(StreamField::EVENT) else {
+        return Err(Rejection {
+            code: Refusal::BadEnvelope,
+            error: "the entry has no field `event`: XADD inbox * event '<json>'".to_owned(),
+            details: Vec::new(),
+            envelope: None,
+        });
+    };
+    let hops = fields.number(StreamField::HOPS).map_or(0, |n| n.try_into().unwrap_or(u32::MAX));
+    admit(event, hops, config).map(|admitted| (admitted, hops))
+}

@@ -1,0 +1,115 @@
+//! The janitor: trims history that nobody needs any more and removes dead consumers.
+//!
+//! Redis: XTRIM on the domain streams and on `dead:*`, XGROUP DELCONSUMER.
+//! Guarantee: nothing that a group has yet to settle is trimmed, and no consumer that owns a
+//! delivery is deleted. Each step is one script, so several janitors do not disturb each other.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::fleet::{self, ROUTER, WORKER_TTL};
+use crate::routing::Config;
+use crate::store::{self, EntryId, Keys, Link, RELEASED, RETRY, StoreError};
+
+const EVERY: Duration = Duration::from_secs(5);
+/// Entries that one call looks over: it must not hold Redis up.
+const STEP: usize = 500;
+
+/// Cleans up until dropped.
+pub(crate) async fn run(link: Link, keys: Keys, config: watch::Receiver<Arc<Config>>) {
+    loop {
+        let current = config.borrow().clone();
+        if let Err(error) = clean(&link, &keys, &current).await {
+            tracing::warn!(%error, "cleaning up was interrupted; it goes on in a moment");
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn clean(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreError> {
+    let records = fleet::group_records(link, keys).await?;
+    let routing = &config.routing;
+    for stream in routing.streams() {
+        // What is configured must exist, and what ever existed and was not retired as well.
+        let configured = routing.subscribers().filter(|s| routing.streams_of(&s.name).contains(&stream.name));
+        let mut groups: BTreeSet<String> = configured.map(|s| s.name.to_string()).collect();
+        groups.extend(records.keys().filter(|(name, _)| **name == *stream.name).map(|(_, group)| group.clone()));
+        let groups: Vec<String> = groups.into_iter().collect();
+        trim(link, &keys.stream(&stream.name), stream.maxlen, stream.retention, &groups).await?;
+    }
+    let subscribers: BTreeSet<&str> =
+        records.keys().map(|(_, s)| s.as_str()).chain(routing.subscribers().map(|s| &*s.name)).collect();
+    for subscriber in subscribers.iter().copied().chain([ROUTER]) {
+        trim(link, &keys.dead(subscriber), None, Some(routing.dead_retention()), &[]).await?;
+    }
+    for (stream, subscriber) in records.keys() {
+        drop_ghosts(link, keys, stream, subscriber).await?;
+    }
+    Ok(())
+}
+
+async fn trim(
+    link: &Link,
+    key: &str,
+    maxlen: Option<u64>,
+    retention: Option<Duration>,
+    groups: &[String],
+) -> Result<(), StoreError> {
+    let oldest = retention.map(|r| {
+        let now = Timestamp::now().as_millisecond().max(0) as u64;
+        EntryId { ms: now.saturating_sub(r.as_millis() as u64), seq: 0 }
+    });
+    loop {
+        let step = link.run(|mut c| async move { store::trim(&mut c, key, maxlen, oldest, STEP, groups).await }).await?;
+        if !step.missing.is_empty() {
+            tracing::error!(stream = key, group = step.missing,
+                "not trimmed: this group should exist and does not; see streamfleet group list");
+        } else if !step.held_by.is_empty() {
+            tracing::warn!(stream = key, group = step.held_by, above_maxlen = step.excess,
+                "kept above its limits: this group has not settled what should go");
+        }
+        if step.trimmed == 0 || step.excess == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Removes consumers whose process is gone and that own nothing.
+async fn drop_ghosts(link: &Link, keys: &Keys, stream: &str, subscriber: &str) -> Result<(), StoreError> {
+    let holder = fleet::holder(keys, stream, subscriber, "");
+    let listed = link
+        .run(|mut c| async move {
+            let mut query = redis::cmd("XINFO");
+            query.arg("CONSUMERS").arg(keys.stream(stream)).arg(subscriber);
+            query.query_async::<redis::streams::StreamInfoConsumersReply>(&mut c).await
+        })
+        .await;
+    let consumers = match listed {
+        Ok(reply) => reply.consumers,
+        // A lost group is others' to announce.
+        Err(error) if error.redis().is_some_and(store::is_dataset_gone) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let idle_ms = WORKER_TTL.as_millis() as usize * 2;
+    for consumer in consumers {
+        let reserved = consumer.name == RETRY || consumer.name == RELEASED;
+        if reserved || consumer.pending > 0 || consumer.idle < idle_ms {
+            continue;
+        }
+        let Some((name, nonce)) = consumer.name.rsplit_once('.') else { continue };
+        let worker = keys.worker(subscriber, name);
+        let alive: Option<String> =
+            link.run(|mut c| async move { redis::cmd("HGET").arg(worker).arg("nonce").query_async(&mut c).await }).await?;
+        if alive.as_deref() != Some(nonce) {
+            let (holder, ghost) = (&holder, &consumer.name);
+            if link.run(|mut c| async move { holder.drop_consumer(&mut c, ghost).await }).await? {
+                tracing::info!(stream, subscriber, consumer = consumer.name, "removed a dead consumer");
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! Layer 2: the router. It reads the inbox, decides about each event ([`crate::admission`]),
+//! and hands batches to one script that appends, deduplicates, refuses and removes in one step.
+//!
+//! Redis: `inbox` (group `router`), the domain streams, `seen:*`, `dead:router`, `stats:router`.
+//! Guarantee: an accepted event is in the inbox, or in its domain stream, or in `dead:router`,
+//! or was a duplicate; several routers may run side by side.
+
+mod decide;
+mod janitor;
+mod run;
+
+use std::time::Duration;
+
+pub use run::{RouterError, RouterOptions, run};
+
+/// How long a router may hold entries of the inbox without a sign of life. A batch takes
+/// milliseconds, so there is nothing to renew.
+pub const LEASE: Duration = Duration::from_secs(30);

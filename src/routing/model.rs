@@ -1,0 +1,200 @@
+//! The shape of `routing.yaml`: what serde reads, and what the JSON schema is generated from.
+//!
+//! Every field is optional to serde, so that what is left after taking out the broken parts can
+//! still be read and checked; what is required is required by the schema. The descriptions and
+//! examples here are also what problems say to the user.
+
+use std::collections::BTreeMap;
+
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema, generate::SchemaSettings};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::duration::Span;
+
+/// routing.yaml of streamfleet: which stream keeps which event types, and who receives them.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "streamfleet routing.yaml")]
+pub(super) struct Model {
+    /// The version of this format: 1.
+    #[schemars(required, range(min = 1, max = 1_000), example = 1)]
+    pub(super) version: Option<u64>,
+    /// A prefix for every Redis key, for several fleets on one Redis.
+    #[schemars(example = &"shop")]
+    pub(super) namespace: Option<String>,
+    /// The folder of <EventType>.v<N>.json files, relative to this file. Default: schemas.
+    #[schemars(example = &"schemas")]
+    pub(super) schemas: Option<String>,
+    /// How long an event ID is remembered to drop duplicates, 1s to 30d. Default: 24h.
+    #[schemars(example = &"24h")]
+    pub(super) dedupe_window: Option<Span>,
+    /// How long dead letters are kept, at least 1s. Default: 30d.
+    #[schemars(example = &"30d")]
+    pub(super) dead_retention: Option<Span>,
+    /// What a single event may measure.
+    pub(super) limits: Option<LimitsModel>,
+    /// The streams. Every event type belongs to exactly one.
+    #[schemars(required)]
+    pub(super) streams: Option<BTreeMap<String, StreamModel>>,
+    /// Who gets what: an event type or a quoted pattern, and the subscribers that receive it.
+    #[schemars(required)]
+    pub(super) routes: Option<BTreeMap<String, Subscribers>>,
+    /// Settings of every subscriber.
+    pub(super) defaults: Option<SettingsModel>,
+    /// Settings of single subscribers: only what differs from the defaults.
+    pub(super) subscribers: Option<BTreeMap<String, SettingsModel>>,
+}
+
+/// The subscribers that receive it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[schemars(inline, example = ["analytics-service"])]
+pub(super) struct Subscribers(pub(super) Vec<Name>);
+
+/// The name of a subscriber.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline, example = &"analytics-service")]
+pub(super) struct Name(pub(super) String);
+
+/// An event type or a quoted pattern.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline, example = &"Order.**")]
+pub(super) struct PatternText(pub(super) String);
+
+/// What a single event may measure.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitsModel {
+    /// The largest event, in bytes of JSON. Default: 1048576.
+    #[schemars(range(min = 1_024, max = 67_108_864), example = 1_048_576)]
+    pub(super) event_bytes: Option<u64>,
+    /// How deep the JSON of an event may nest. Default: 64.
+    #[schemars(range(min = 4, max = 100), example = 64)]
+    pub(super) depth: Option<u64>,
+}
+
+/// A stream: the event types that it keeps, and for how long.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StreamModel {
+    /// The event types of this stream: names or quoted patterns.
+    #[schemars(required, length(min = 1), example = ["Order.**"])]
+    pub(super) events: Option<Vec<PatternText>>,
+    /// How many entries are kept. Default: all.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64), example = 100_000)]
+    pub(super) maxlen: Option<u64>,
+    /// How long entries are kept, at least 1s. Default: for ever.
+    #[schemars(example = &"30d")]
+    pub(super) retention: Option<Span>,
+}
+
+/// How a subscriber works.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SettingsModel {
+    /// How many attempts an event gets before it is dead-lettered. Default: 3.
+    #[schemars(range(min = 1, max = 100), example = 3)]
+    pub(super) max_attempts: Option<u32>,
+    /// How long to wait between attempts.
+    pub(super) backoff: Option<BackoffModel>,
+    /// How many events one worker handles at a time. Default: 16.
+    #[schemars(range(min = 1, max = 1_024), example = 16)]
+    pub(super) concurrency: Option<u32>,
+    /// How long one handler call may take. Default: 30s.
+    #[schemars(example = &"30s")]
+    pub(super) timeout: Option<Span>,
+    /// How long a delivery may go without a sign of life, 100ms to 1h. Default: 30s.
+    #[schemars(example = &"30s")]
+    pub(super) lease: Option<Span>,
+    /// Where a new subscriber starts: new, beginning, or a time. Default: new.
+    #[schemars(example = &"beginning", example = &"2026-01-31T00:00:00Z")]
+    pub(super) start: Option<String>,
+    /// The binary that serves it. Default: x-worker for x-service.
+    #[schemars(example = &"analytics-worker")]
+    pub(super) worker: Option<String>,
+}
+
+/// How long to wait between attempts.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BackoffModel {
+    /// The wait after the first failure. Default: 1s.
+    #[schemars(example = &"1s")]
+    pub(super) initial: Option<Span>,
+    /// What each wait is multiplied by for the next. Default: 2.
+    #[schemars(range(min = 1, max = 1_000), example = 2)]
+    pub(super) multiplier: Option<f64>,
+    /// The longest wait. Default: 30s.
+    #[schemars(example = &"30s")]
+    pub(super) max: Option<Span>,
+    /// The share of each wait that is random, 0 to 1. Default: 0.5.
+    #[schemars(range(min = 0, max = 1), example = 0.5)]
+    pub(super) jitter: Option<f64>,
+}
+
+/// The JSON schema of `routing.yaml` (draft-07), for editors; the checks use the same.
+pub fn json_schema() -> Value {
+    let settings = SchemaSettings::draft07()
+        .with(|settings| settings.inline_subschemas = true)
+        .with_transform(RecursiveTransform(refuse_null));
+    settings
+        .into_generator()
+        .into_root_schema_for::<Model>()
+        .to_value()
+}
+
+/// A key without a value is a slip, so an absent field is left out, never null.
+fn refuse_null(schema: &mut Schema) {
+    if let Some(types) = schema.get_mut("type")
+        && let Some(list) = types.as_array_mut()
+    {
+        list.retain(|name| name != "null");
+        if let [only] = list.as_slice() {
+            *types = only.clone();
+        }
+    }
+    if schema.get("default").is_some_and(Value::is_null) {
+        schema.remove("default");
+    }
+    let Some(Value::Array(mut options)) = schema.get("anyOf").cloned() else {
+        return;
+    };
+    options.retain(|option| option.get("type").is_none_or(|name| name != "null"));
+    if let [Value::Object(only)] = options.as_slice() {
+        schema.remove("anyOf");
+        for (key, value) in only {
+            if schema.get(key).is_none() {
+                schema.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_is_valid_and_strict() {
+        let schema = json_schema();
+        jsonschema::draft7::meta::validate(&schema).unwrap();
+        let text = schema.to_string();
+        assert!(
+            !text.contains("\"null\"") && !text.contains("$ref"),
+            "{text}"
+        );
+        assert_eq!(schema["additionalProperties"], false);
+        assert_eq!(
+            schema["required"],
+            serde_json::json!(["version", "streams", "routes"])
+        );
+        assert_eq!(
+            schema["properties"]["limits"]["additionalProperties"],
+            false
+        );
+        let stream = &schema["properties"]["streams"]["additionalProperties"];
+        assert_eq!(stream["required"], serde_json::json!(["events"]));
+        assert_eq!(stream["properties"]["maxlen"]["minimum"], 1);
+    }
+}

@@ -1,0 +1,279 @@
+//! The compiled routing table: what is asked for every event, read-only.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::check::Checked;
+use super::duration::Span;
+use super::model::{Model, SettingsModel};
+use crate::event_type::EventType;
+use crate::schemas::SchemaSet;
+
+/// The compiled routing table.
+#[derive(Debug)]
+pub struct Routing {
+    namespace: Option<String>,
+    dedupe_window: Duration,
+    dead_retention: Duration,
+    limits: Limits,
+    streams: Vec<StreamSettings>,
+    subscribers: BTreeMap<Arc<str>, SubscriberSettings>,
+    streams_of: HashMap<Arc<str>, Vec<Arc<str>>>,
+    routes: HashMap<EventType, Route>,
+}
+
+/// What a single event may measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest event, in bytes of JSON.
+    pub event_bytes: usize,
+    /// How deep its JSON may nest.
+    pub depth: usize,
+}
+
+/// A domain stream and how much history it keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamSettings {
+    /// Its name: the Redis key without the namespace.
+    pub name: Arc<str>,
+    /// How many entries are kept; all if absent.
+    pub maxlen: Option<u64>,
+    /// How long entries are kept; for ever if absent.
+    pub retention: Option<Duration>,
+}
+
+/// Where events of one type go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The domain stream that keeps them.
+    pub stream: Arc<str>,
+    /// The subscribers that receive them, each once, in the order of the file.
+    pub to: Vec<Arc<str>>,
+    /// The same, separated by commas: what is stamped on entries. Empty if nobody receives them.
+    pub to_joined: Arc<str>,
+}
+
+/// How one subscriber works.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubscriberSettings {
+    /// Its name: the name of its consumer group.
+    pub name: Arc<str>,
+    /// How many attempts an event gets before it is dead-lettered.
+    pub max_attempts: u32,
+    /// How long to wait between attempts.
+    pub backoff: Backoff,
+    /// How many events one worker handles at a time.
+    pub concurrency: usize,
+    /// How long one handler call may take; may exceed the lease, which is renewed.
+    pub timeout: Duration,
+    /// How long a delivery may go without a sign of life before another worker claims it.
+    pub lease: Duration,
+    /// Where its group starts when it is first created.
+    pub start: Start,
+    /// The binary that serves it.
+    pub worker: String,
+}
+
+/// Exponential waits between attempts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backoff {
+    /// The wait after the first failure.
+    pub initial: Duration,
+    /// What each wait is multiplied by for the next, at least 1.
+    pub multiplier: f64,
+    /// The longest wait.
+    pub max: Duration,
+    /// The share of each wait that is random, 0 to 1.
+    pub jitter: f64,
+}
+
+/// Where a new group starts to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With what arrives from now on.
+    New,
+    /// With the oldest entry that is kept.
+    Beginning,
+    /// With the first entry that was appended at or after this time.
+    At(Timestamp),
+}
+
+impl Routing {
+    /// The prefix of every key, without the colon.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// How long an event ID is remembered to drop duplicates.
+    pub fn dedupe_window(&self) -> Duration {
+        self.dedupe_window
+    }
+
+    /// How long dead letters are kept.
+    pub fn dead_retention(&self) -> Duration {
+        self.dead_retention
+    }
+
+    /// What a single event may measure.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The domain streams, in the order of the file.
+    pub fn streams(&self) -> impl Iterator<Item = &StreamSettings> {
+        self.streams.iter()
+    }
+
+    /// Everyone named in routes, sorted by name.
+    pub fn subscribers(&self) -> impl Iterator<Item = &SubscriberSettings> {
+        self.subscribers.values()
+    }
+
+    /// The settings of a subscriber that is named in routes.
+    pub fn subscriber(&self, name: &str) -> Option<&SubscriberSettings> {
+        self.subscribers.get(name)
+    }
+
+    /// The domain streams that carry a known type routed to the subscriber, in the order of the
+    /// file; none for an unknown subscriber.
+    pub fn streams_of(&self, subscriber: &str) -> &[Arc<str>] {
+        self.streams_of
+            .get(subscriber)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    }
+
+    /// Where events of this type go; nothing if no schema or no stream knows the type.
+    pub fn route(&self, event_type: &str) -> Option<&Route> {
+        self.routes.get(event_type)
+    }
+
+    /// Whether events of this type go to the subscriber.
+    pub fn is_for(&self, subscriber: &str, event_type: &str) -> bool {
+        self.route(event_type)
+            .is_some_and(|route| route.to.iter().any(|to| **to == *subscriber))
+    }
+
+    /// Compiles what was checked; of a file with errors, the result is not to be used.
+    pub(super) fn compile(model: &Model, checked: &Checked<'_>, schemas: &SchemaSet) -> Self {
+        let defaults = model.defaults.as_ref();
+        let mut routes = HashMap::new();
+        for event_type in schemas.event_types() {
+            let Some(stream) = checked.stream_of(event_type) else {
+                continue;
+            };
+            let to = checked.receivers(event_type);
+            let to_joined = to.join(",").into();
+            let to = to.into_iter().map(Arc::from).collect();
+            routes.insert(
+                event_type.clone(),
+                Route {
+                    stream: stream.into(),
+                    to,
+                    to_joined,
+                },
+            );
+        }
+        let streams: Vec<_> = checked
+            .streams
+            .iter()
+            .map(|stream| StreamSettings {
+                name: stream.name.into(),
+                maxlen: stream.model.maxlen,
+                retention: stream.model.retention.map(|Span(span)| span),
+            })
+            .collect();
+        let subscribers: BTreeMap<Arc<str>, SubscriberSettings> = checked
+            .subscribers()
+            .map(|name| {
+                let own = model.subscribers.as_ref().and_then(|all| all.get(name));
+                let settings = settle(name, own, defaults);
+                (Arc::clone(&settings.name), settings)
+            })
+            .collect();
+        let streams_of = subscribers
+            .keys()
+            .map(|name| {
+                let carries = |stream: &Arc<str>| {
+                    routes
+                        .values()
+                        .any(|route| route.stream == *stream && route.to.contains(name))
+                };
+                let of = streams
+                    .iter()
+                    .map(|s| &s.name)
+                    .filter(|s| carries(s))
+                    .cloned()
+                    .collect();
+                (Arc::clone(name), of)
+            })
+            .collect();
+        let span = |set: Option<Span>, or| set.map_or(or, |Span(span)| span);
+        let limits = model.limits.as_ref();
+        Self {
+            namespace: model.namespace.clone(),
+            dedupe_window: span(model.dedupe_window, Duration::from_secs(24 * 3_600)),
+            dead_retention: span(model.dead_retention, Duration::from_secs(30 * 86_400)),
+            limits: Limits {
+                event_bytes: size(limits.and_then(|l| l.event_bytes), 1_048_576),
+                depth: size(limits.and_then(|l| l.depth), 64),
+            },
+            streams,
+            subscribers,
+            streams_of,
+            routes,
+        }
+    }
+}
+
+fn size(set: Option<u64>, or: usize) -> usize {
+    set.map_or(or, |set| usize::try_from(set).unwrap_or(usize::MAX))
+}
+
+/// The settings that a subscriber ends up with: its own, else the defaults, else ours.
+pub(super) fn settle(
+    name: &str,
+    own: Option<&SettingsModel>,
+    defaults: Option<&SettingsModel>,
+) -> SubscriberSettings {
+    fn pick<'a, F, T>(layers: [Option<&'a SettingsModel>; 2], field: F) -> Option<T>
+    where
+        F: Fn(&'a SettingsModel) -> Option<T>,
+    {
+        layers.into_iter().flatten().find_map(field)
+    }
+    let layers = [own, defaults];
+    let seconds = Duration::from_secs;
+    let span = |set: Option<Span>, or| set.map_or(or, |Span(span)| span);
+    SubscriberSettings {
+        name: name.into(),
+        max_attempts: pick(layers, |s| s.max_attempts).unwrap_or(3),
+        backoff: Backoff {
+            initial: span(pick(layers, |s| s.backoff.as_ref()?.initial), seconds(1)),
+            multiplier: pick(layers, |s| s.backoff.as_ref()?.multiplier).unwrap_or(2.0),
+            max: span(pick(layers, |s| s.backoff.as_ref()?.max), seconds(30)),
+            jitter: pick(layers, |s| s.backoff.as_ref()?.jitter).unwrap_or(0.5),
+        },
+        concurrency: pick(layers, |s| s.concurrency).map_or(16, |n| size(Some(n.into()), 16)),
+        timeout: span(pick(layers, |s| s.timeout), seconds(30)),
+        lease: span(pick(layers, |s| s.lease), seconds(30)),
+        start: pick(layers, |s| s.start.as_deref())
+            .and_then(parse_start)
+            .unwrap_or(Start::New),
+        worker: own
+            .and_then(|own| own.worker.clone())
+            .unwrap_or_else(|| format!("{}-worker", name.strip_suffix("-service").unwrap_or(name))),
+    }
+}
+
+/// `new`, `beginning`, or an RFC 3339 time.
+pub(super) fn parse_start(text: &str) -> Option<Start> {
+    match text {
+        "new" => Some(Start::New),
+        "beginning" => Some(Start::Beginning),
+        time => time.parse().ok().map(Start::At),
+    }
+}

@@ -1,0 +1,226 @@
+//! The JSON Schemas of all event types: `schemas/<EventType>.v<N>.json`, compiled once.
+//!
+//! Draft-07, formats asserted, patterns matched in linear time. Only references within a file are
+//! followed: nothing is ever fetched, neither from the network nor from another file.
+
+mod load;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+
+use jsonschema::{ValidationError, Validator};
+use serde_json::Value;
+use thiserror::Error;
+use xxhash_rust::xxh3::Xxh3;
+
+use self::load::{file_names, load_file};
+use crate::event_type::EventType;
+use crate::routing::{Problem, read_bounded};
+
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+const MAX_VIOLATIONS: usize = 16;
+const MAX_MESSAGE_BYTES: usize = 300;
+const MAX_POINTER_BYTES: usize = 300;
+/// Values longer than this are not quoted in messages.
+const MAX_QUOTED_BYTES: usize = 40;
+
+/// All schemas of a folder, compiled.
+#[derive(Debug)]
+pub struct SchemaSet {
+    /// Versions of each type, ascending.
+    by_type: HashMap<EventType, Vec<(u32, Validator)>>,
+    sorted: Vec<EventType>,
+    content_hash: u64,
+}
+
+/// Why an event was not accepted by the schemas.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SchemaRefusal {
+    /// There is no schema for this event type in any version.
+    #[error("no schema is known for this event type; add `<EventType>.v<N>.json`")]
+    UnknownType,
+    /// The type is known, but not in this version.
+    #[error(
+        "no schema is known for this version of the event type; known: {}",
+        Listed(known)
+    )]
+    UnknownVersion {
+        /// The versions that have a schema, ascending.
+        known: Vec<u32>,
+    },
+    /// The event breaks its schema.
+    #[error("the event breaks its schema: {}", Listed(.0))]
+    Violations(Vec<Violation>),
+}
+
+/// One place where an event breaks its schema.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Violation {
+    /// JSON pointer into the event; empty for the event as a whole.
+    pub pointer: String,
+    /// What is wrong there, at most 300 bytes; long values are not quoted.
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pointer = if self.pointer.is_empty() {
+            "/"
+        } else {
+            &self.pointer
+        };
+        write!(f, "{pointer}: {}", self.message)
+    }
+}
+
+struct Listed<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, item) in self.0.iter().enumerate() {
+            write!(f, "{}{item}", if at == 0 { "" } else { "; " })?;
+        }
+        Ok(())
+    }
+}
+
+impl SchemaSet {
+    /// Loads every `<EventType>.v<N>.json` of the folder. Hidden files and files that do not end
+    /// in `.json` are ignored.
+    ///
+    /// # Errors
+    /// Every problem of every file, in the order of file names.
+    pub fn load(dir: &Path) -> Result<SchemaSet, Vec<Problem>> {
+        let names = file_names(dir).map_err(|problem| vec![problem])?;
+        let mut problems = Vec::new();
+        let mut by_type: HashMap<EventType, Vec<(u32, Validator)>> = HashMap::new();
+        let mut hash = Xxh3::new();
+        for name in names {
+            let path = dir.join(&name);
+            let bytes = match read_bounded(&path, MAX_FILE_BYTES) {
+                Ok(bytes) => bytes,
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
+            };
+            for part in [name.as_bytes(), &bytes] {
+                hash.update(&(part.len() as u64).to_le_bytes());
+                hash.update(part);
+            }
+            match load_file(&path, &name, &bytes) {
+                Ok((event_type, version, validator)) => {
+                    by_type
+                        .entry(event_type)
+                        .or_default()
+                        .push((version, validator));
+                }
+                Err(more) => problems.extend(more),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        if by_type.is_empty() {
+            return Err(vec![Problem::error(
+                dir,
+                "the folder holds no schema",
+                "add one file per event type, named like `Order.Created.v1.json`",
+            )]);
+        }
+        for versions in by_type.values_mut() {
+            versions.sort_by_key(|(version, _)| *version);
+        }
+        let mut sorted: Vec<EventType> = by_type.keys().cloned().collect();
+        sorted.sort();
+        Ok(SchemaSet {
+            by_type,
+            sorted,
+            content_hash: hash.digest(),
+        })
+    }
+
+    /// Every event type that has a schema, once, sorted.
+    pub fn event_types(&self) -> impl Iterator<Item = &EventType> {
+        self.sorted.iter()
+    }
+
+    /// The versions of an event type that have a schema, ascending.
+    pub fn versions(&self, event_type: &EventType) -> impl Iterator<Item = u32> {
+        self.by_type
+            .get(event_type)
+            .into_iter()
+            .flatten()
+            .map(|(version, _)| *version)
+    }
+
+    /// Holds an event against the schema of its type and version.
+    ///
+    /// # Errors
+    /// Why it is refused, with at most 16 violations.
+    pub fn validate(
+        &self,
+        event_type: &str,
+        version: u32,
+        event: &Value,
+    ) -> Result<(), SchemaRefusal> {
+        let versions = self
+            .by_type
+            .get(event_type)
+            .ok_or(SchemaRefusal::UnknownType)?;
+        let Some((_, validator)) = versions.iter().find(|(known, _)| *known == version) else {
+            let known = versions.iter().map(|(known, _)| *known).collect();
+            return Err(SchemaRefusal::UnknownVersion { known });
+        };
+        // The common case does not collect anything.
+        if validator.is_valid(event) {
+            return Ok(());
+        }
+        let violations = validator
+            .iter_errors(event)
+            .take(MAX_VIOLATIONS)
+            .map(violation)
+            .collect();
+        Err(SchemaRefusal::Violations(violations))
+    }
+
+    /// A stable hash of the names and bytes of all schema files.
+    pub fn content_hash(&self) -> u64 {
+        self.content_hash
+    }
+}
+
+fn violation(error: ValidationError<'_>) -> Violation {
+    let shown = match error.instance().as_ref() {
+        Value::Array(_) => "the array".to_owned(),
+        Value::Object(_) => "the object".to_owned(),
+        scalar => {
+            let text = scalar.to_string();
+            if text.len() <= MAX_QUOTED_BYTES {
+                text
+            } else {
+                "the value".to_owned()
+            }
+        }
+    };
+    Violation {
+        pointer: bounded(error.instance_path().to_string(), MAX_POINTER_BYTES),
+        message: bounded(error.masked_with(shown).to_string(), MAX_MESSAGE_BYTES),
+    }
+}
+
+/// Cuts a text at a character boundary, with `…` to say so.
+fn bounded(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        let mut end = max - '…'.len_utf8();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,214 @@
+//! Fetching: reads new entries, never more than there are free slots.
+//!
+//! Redis: XREADGROUP `>` on the domain streams and `redrive:<subscriber>`, on a connection of
+//! its own, because it blocks. COUNT holds per stream, so a read of k streams may return k × COUNT:
+//! the free slots are divided by k. With fewer free slots than streams up to k-1 entries may
+//! wait here for a slot; like all that are held, their leases are renewed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tokio::time::Instant;
+
+use super::core::{Core, Source};
+use super::delivery::Delivery;
+use super::handler::Handler;
+use super::settle::Ack;
+use super::WorkerError;
+use crate::fleet::{self, MembershipLost, WantedGroup};
+use crate::retry::RECONNECT;
+use crate::store::{Entry, Fence, StoreError, StreamField, is_dataset_gone, read_streams};
+
+/// How long one read waits for something new. Also how soon new streams are read after a reload.
+const BLOCK: Duration = Duration::from_millis(1000);
+/// How often a worker whose group was lost says so, and looks whether it is back.
+const LOST_GROUP_CHECK: Duration = Duration::from_secs(2);
+
+/// Reads until told to stop. An error ends the process: going on would be wrong.
+pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerError> {
+    let mut connection: Option<(MultiplexedConnection, i64)> = None;
+    let mut failures = 0;
+    while !core.stop.reading.is_cancelled() {
+        let Some(free) = core.wait_for_slots().await else { break };
+        let sources = core.sources.borrow().clone();
+        let (open, client) = match &connection {
+            Some((open, client)) => (open.clone(), *client),
+            None => match open(&core).await {
+                Ok(fresh) => connection.insert(fresh).clone(),
+                Err(error) => {
+                    failures += 1;
+                    core.pause(failures, &error).await;
+                    continue;
+                }
+            },
+        };
+        match read(&core, open, client, &sources, free).await {
+            Ok(streams) => {
+                failures = 0;
+                for (key, entries) in streams {
+                    if let Some(source) = sources.iter().find(|s| s.holder.stream == key) {
+                        let deliveries = core.sort(source, entries).await;
+                        core.start(deliveries).await;
+                    }
+                }
+            }
+            Err(error) => {
+                // The reply may still come: a connection is never used again after an error.
+                connection = None;
+                failures += 1;
+                if error.redis().is_some_and(is_dataset_gone) {
+                    core.answer_lost_group().await?;
+                } else {
+                    core.pause(failures, &error).await;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn open<H: Handler>(core: &Core<H>) -> Result<(MultiplexedConnection, i64), StoreError> {
+    let redis = core.link.redis();
+    let mut connection = redis.dedicated(BLOCK).await?;
+    let client = redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await.map_err(|e| redis.error(e))?;
+    Ok((connection, client))
+}
+
+async fn read<H: Handler>(
+    core: &Core<H>,
+    mut connection: MultiplexedConnection,
+    client: i64,
+    sources: &[Source],
+    free: usize,
+) -> Result<Vec<(String, Vec<Entry>)>, StoreError> {
+    let mut command = redis::cmd("XREADGROUP");
+    command.arg("GROUP").arg(&*core.env.subscriber).arg(core.identity.consumer());
+    command.arg("COUNT").arg((free / sources.len().max(1)).max(1)).arg("BLOCK").arg(BLOCK.as_millis() as u64);
+    command.arg("STREAMS");
+    for source in sources {
+        command.arg(&source.holder.stream);
+    }
+    for _ in sources {
+        command.arg(">");
+    }
+    let mut reply = std::pin::pin!(command.query_async::<redis::Value>(&mut connection));
+    let reply = tokio::select! {
+        reply = &mut reply => reply,
+        () = core.stop.reading.cancelled() => {
+            // What it returns now is ours and must be released: end the wait, keep the reply.
+            let unblock = core.link.run(|mut c| async move {
+                redis::cmd("CLIENT").arg("UNBLOCK").arg(client).exec_async(&mut c).await
+            });
+            if let Err(error) = unblock.await {
+                tracing::debug!(%error, "the read ends by itself");
+            }
+            reply.await
+        }
+    };
+    let redis = core.link.redis();
+    reply.and_then(|value| Ok(read_streams(value)?)).map_err(|e| redis.error(e))
+}
+
+impl<H: Handler> Core<H> {
+    /// How many entries may be taken now; `None` when reading has ended.
+    async fn wait_for_slots(&self) -> Option<usize> {
+        loop {
+            if let Some(until) = self.throttle.paused_until() {
+                tokio::select! {
+                    () = self.stop.reading.cancelled() => return None,
+                    () = tokio::time::sleep_until(until) => {}
+                }
+            }
+            // Taking a permit and giving it back waits in line behind whoever needs a slot.
+            let permit = tokio::select! {
+                biased;
+                () = self.stop.reading.cancelled() => return None,
+                permit = self.slots.acquire() => permit.ok()?,
+            };
+            drop(permit);
+            let free = self.slots.available_permits();
+            if free > 0 {
+                return Some(self.throttle.allowance(free));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Sorts fresh entries: acknowledges those that name others, holds those that are for us.
+    async fn sort(&self, source: &Source, entries: Vec<Entry>) -> Vec<Delivery> {
+        let mut ours = Vec::with_capacity(entries.len());
+        for Entry { id, fields } in entries {
+            let fence = Fence { id, count: 1 };
+            if self.is_ours(source, id, &fields) {
+                ours.push(self.hold(source, fence, fields));
+            } else {
+                self.skip(source, fence, false).await;
+            }
+        }
+        ours
+    }
+
+    /// Acknowledges an entry that names others.
+    pub(crate) async fn skip(&self, source: &Source, fence: Fence, troubled: bool) {
+        let ack = Ack { holder: source.holder.clone(), fence, troubled, guard: None };
+        let sent = self.acks.send(ack).await;
+        debug_assert!(sent.is_ok());
+    }
+
+    /// Whether the router routed this entry to us. What was routed before our group existed
+    /// could not name us: there our own routes decide.
+    pub(crate) fn is_ours(&self, source: &Source, id: crate::store::EntryId, fields: &crate::store::Fields) -> bool {
+        let me = &*self.env.subscriber;
+        if source.holder.delete_settled {
+            return true; // redrives have one addressee
+        }
+        let Some(to) = fields.text(StreamField::TO) else {
+            return true; // not written by the router: it must end as a dead letter, not vanish
+        };
+        to.split(',').any(|name| name == me)
+            || (id <= source.joined
+                && fields.text(StreamField::TYPE).is_some_and(|t| self.config.borrow().routing.is_for(me, t)))
+    }
+
+    async fn pause(&self, failures: u32, error: &StoreError) {
+        tracing::warn!(%error, failures, "cannot read; trying again");
+        tokio::select! {
+            () = self.stop.reading.cancelled() => {}
+            () = tokio::time::sleep(RECONNECT.delay(failures)) => {}
+        }
+    }
+
+    /// A group that Redis does not have: either the whole dataset is another (then this process
+    /// must not go on), or only the group was lost (then the operator decides).
+    async fn answer_lost_group(&self) -> Result<(), WorkerError> {
+        let mut announced: Option<Instant> = None;
+        while !self.stop.reading.is_cancelled() {
+            match self.look_for_groups().await {
+                Ok(lost) if lost.is_empty() => return Ok(()),
+                Ok(lost) if announced.is_none_or(|at| at.elapsed() > Duration::from_secs(30)) => {
+                    announced = Some(Instant::now());
+                    lost.iter().for_each(|group| tracing::error!("HALTED: {}", fleet::lost_group_advice(group)));
+                }
+                Ok(_) => {}
+                Err(WorkerError::Store(error)) => tracing::warn!(%error, "cannot look for the group"),
+                Err(error) => return Err(error),
+            }
+            tokio::select! {
+                () = self.stop.reading.cancelled() => {}
+                () = tokio::time::sleep(LOST_GROUP_CHECK) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The groups that are still lost. The dataset is checked first: in another one no group
+    /// counts as lost, and all would be created.
+    async fn look_for_groups(&self) -> Result<Vec<WantedGroup>, WorkerError> {
+        if !fleet::check_dataset(&self.link, &self.env.keys, &self.dataset).await? {
+            return Err(MembershipLost::DatasetChanged.into());
+        }
+        let wanted = super::run::wanted(&self.sources.borrow(), &self.env.subscriber);
+        Ok(fleet::ensure_groups(&self.link, &self.env.keys, &wanted).await?)
+    }
+}

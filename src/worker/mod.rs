@@ -1,0 +1,36 @@
+//! Layer 2: the worker. Its roles, one small file each:
+//!
+//! | role | what it does |
+//! |---|---|
+//! | fetch | reads new entries, never more than there are free slots |
+//! | execute | runs the handler for one delivery and settles by what it returned |
+//! | settle | sends what ends deliveries until Redis has answered |
+//! | reclaim | brings back what is due or lost its worker, with XAUTOCLAIM |
+//! | renew | signs of life for what is held, from a thread of its own |
+//!
+//! A service implements [`Handler`] and calls [`main`].
+
+mod context;
+mod core;
+mod delivery;
+mod effects;
+mod execute;
+mod fetch;
+mod handler;
+mod held;
+mod reclaim;
+mod renew;
+mod run;
+mod settle;
+mod throttle;
+
+pub use context::{Context, History, NewEvent, StoredEvent};
+pub use core::Stop;
+pub use delivery::{Attempt, AttemptLog};
+pub use effects::EffectError;
+pub use handler::Handler;
+pub use run::{WorkerError, WorkerOptions, run};
+
+/// The `main` of a worker binary. It lives in the process layer and is offered here because a
+/// service looks for it here.
+pub use crate::process::worker_main as main;

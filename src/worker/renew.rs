@@ -1,0 +1,82 @@
+//! Renewing: a sign of life for every delivery in our hands, from a thread of its own that no
+//! busy handler can starve.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::held::Held;
+use crate::retry::RECONNECT;
+use crate::store::{Redis, Settled, StoreError};
+
+/// Starts the thread. It ends when `stop` fires.
+pub(crate) fn spawn(redis: Redis, held: Held, lease: Duration, stop: CancellationToken) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("renew".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = run(redis, held, lease) => {}
+            }
+        });
+    })?;
+    Ok(())
+}
+
+async fn run(redis: Redis, held: Held, lease: Duration) {
+    let mut connection: Option<MultiplexedConnection> = None;
+    let mut failures = 0;
+    loop {
+        let after_outage = failures > 0;
+        match renew(&redis, &mut connection, &held, lease, after_outage).await {
+            Ok(()) => {
+                failures = 0;
+                tokio::time::sleep(lease / 6).await;
+            }
+            Err(error) => {
+                connection = None;
+                failures += 1;
+                tracing::warn!(%error, failures, "cannot renew leases; trying again");
+                tokio::time::sleep(RECONNECT.delay(failures).min(lease / 6)).await;
+            }
+        }
+    }
+}
+
+/// Renews what had no sign of life for a third of the lease; after an outage everything.
+async fn renew(
+    redis: &Redis,
+    connection: &mut Option<MultiplexedConnection>,
+    held: &Held,
+    lease: Duration,
+    all: bool,
+) -> Result<(), StoreError> {
+    let groups = held.older_than(if all { Duration::ZERO } else { lease / 3 });
+    if groups.is_empty() && !all {
+        return Ok(());
+    }
+    let open = match connection {
+        Some(open) => open,
+        none => none.insert(redis.dedicated(Duration::ZERO).await?),
+    };
+    for (holder, tickets) in groups {
+        for tickets in tickets.chunks(500) {
+            let fences: Vec<_> = tickets.iter().map(|(_, fence)| *fence).collect();
+            let since = Instant::now();
+            let answers = holder.renew(open, &fences).await.map_err(|e| redis.error(e))?;
+            for (&(ticket, fence), answer) in tickets.iter().zip(answers) {
+                match answer {
+                    Settled::Done => held.renewed(ticket, since),
+                    // Gone: settled a moment ago, or settled by another. Either way not ours.
+                    Settled::Gone | Settled::Fenced | Settled::Lost => {
+                        tracing::debug!(stream = holder.stream, entry = %fence.id, ?answer, "not ours any more");
+                        held.lost(ticket);
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}

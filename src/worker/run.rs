@@ -1,0 +1,238 @@
+//! The life of a worker: join the fleet, take over what an earlier life left, run the roles,
+//! drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::context::Environment;
+use super::core::{Core, DueTimes, Source, Stop};
+use super::handler::Handler;
+use super::held::Held;
+use super::throttle::Throttle;
+use super::{fetch, reclaim, renew, settle};
+use crate::fleet::{self, Identity, MembershipLost, WantedGroup};
+use crate::routing::{Config, SubscriberSettings};
+use crate::store::{Keys, Link, Redis, StoreError};
+
+/// Why a worker ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Redis could not be reached at the start.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// routing.yaml does not name the subscriber.
+    #[error("routing.yaml routes nothing to {0}: add its name to a route")]
+    NotSubscribed(String),
+    /// Name or dataset are no longer ours.
+    #[error(transparent)]
+    Membership(#[from] MembershipLost),
+    /// The operating system refused a thread.
+    #[error("cannot start the renewing thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// What a worker needs to run.
+pub struct WorkerOptions {
+    /// The server.
+    pub redis: Redis,
+    /// The configuration; a new value is a reload.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// A stable name, or one of the host.
+    pub name: Option<String>,
+    /// How long started deliveries may go on after a stop.
+    pub drain: Duration,
+    /// How it is told to stop.
+    pub stop: Stop,
+    /// Called once it reads.
+    pub ready: Box<dyn FnOnce() + Send>,
+}
+
+/// Runs one worker until it is stopped.
+pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), WorkerError> {
+    let WorkerOptions { redis, mut config, name, drain, stop, ready } = options;
+    let link = redis.link();
+    let first = config.borrow_and_update().clone();
+    let keys = Keys::new(first.routing.namespace());
+    let subscriber = H::SUBSCRIBER;
+    let settings = match first.routing.subscriber(subscriber) {
+        Some(settings) => Arc::new(settings.clone()),
+        None => return Err(WorkerError::NotSubscribed(subscriber.to_owned())),
+    };
+    let membership = fleet::join(&link, &keys, &first).await?;
+    let wanted = fleet::wanted_groups(&first.routing, Some(subscriber));
+    // A lost group is answered by the fetcher, which meets it again at its first read.
+    fleet::ensure_groups(&link, &keys, &wanted).await?;
+    let identity = Identity::announce(&link, &keys, subscriber, name.as_deref(), membership.generation).await?;
+    let sources = load_sources(&link, &keys, &wanted, &settings, &identity).await?;
+    for source in &sources {
+        fleet::take_over(&link, &source.holder, &identity).await;
+    }
+
+    let (sources_tx, sources) = watch::channel(Arc::new(sources));
+    let (settings_tx, settings_rx) = watch::channel(settings.clone());
+    let (acks, ack_queue) = mpsc::channel(4 * settings.concurrency.max(64));
+    let core = Arc::new(Core {
+        handler,
+        env: Arc::new(Environment { redis: redis.clone(), keys: keys.clone(), subscriber: subscriber.into() }),
+        link: link.clone(),
+        identity: identity.clone(),
+        dataset: membership.dataset.clone(),
+        config: config.clone(),
+        sources,
+        settings: settings_rx,
+        slots: Arc::new(Semaphore::new(settings.concurrency)),
+        concurrency: settings.concurrency,
+        held: Held::default(),
+        throttle: Throttle::default(),
+        acks,
+        due: DueTimes::default(),
+        tasks: TaskTracker::new(),
+        stop: stop.clone(),
+    });
+    let renewing = tokio_util::sync::CancellationToken::new();
+    renew::spawn(redis.clone(), core.held.clone(), settings.lease, renewing.clone())?;
+    let settling = tokio::spawn(settle::run_acks(ack_queue, link.clone(), stop.now.clone()));
+    let reclaiming = tokio::spawn(reclaim::run(core.clone()));
+    let reloading = tokio::spawn(reload(core.clone(), config, sources_tx, settings_tx));
+    tracing::info!(subscriber, consumer = identity.consumer(), generation = membership.generation,
+        server = redis.server(), concurrency = settings.concurrency, "worker started");
+    ready();
+
+    let outcome = tokio::select! {
+        outcome = fetch::run(core.clone()) => outcome,
+        lost = fleet::keep_alive(&link, &keys, &identity, &membership, core.config.clone()) => Err(lost.into()),
+    };
+    stop.reading.cancel();
+    if outcome.is_err() {
+        stop.now.cancel();
+    }
+
+    // Drain: the roles end first, then what they started, then the acknowledgements.
+    drop(reclaiming.await);
+    reloading.abort();
+    core.tasks.close();
+    let deadline = Instant::now() + drain;
+    let drained = tokio::time::timeout_at(deadline, core.tasks.wait()).await.is_ok();
+    if !drained {
+        tracing::warn!(unfinished = core.held.count(), "the drain deadline has passed: releasing what still runs");
+        stop.now.cancel();
+        core.tasks.wait().await;
+    }
+    let sources = core.sources.borrow().clone();
+    drop(reloading.await);
+    drop(core); // closes the queue of acknowledgements
+    let flushed = tokio::time::timeout(Duration::from_secs(5), settling).await;
+    stop.now.cancel();
+    renewing.cancel();
+    if flushed.is_err() {
+        tracing::warn!("some acknowledgements were not answered: these deliveries come back and find their effects done");
+    }
+    leave(&link, &keys, &sources, &identity, &outcome).await;
+    outcome
+}
+
+/// The groups that stand behind sources, to be looked for.
+pub(crate) fn wanted(sources: &[Source], subscriber: &str) -> Vec<WantedGroup> {
+    sources
+        .iter()
+        .map(|source| WantedGroup {
+            stream: source.name.to_string(),
+            subscriber: subscriber.to_owned(),
+            start: "$".to_owned(),
+            lease_ms: source.lease.as_millis() as u64,
+        })
+        .collect()
+}
+
+/// The streams to read: those of our routes, and those on which a group of ours still owes
+/// something because routing.yaml named them once.
+async fn load_sources(
+    link: &Link,
+    keys: &Keys,
+    wanted: &[WantedGroup],
+    settings: &SubscriberSettings,
+    identity: &Identity,
+) -> Result<Vec<Source>, StoreError> {
+    let records = fleet::group_records(link, keys).await?;
+    let mut names: Vec<String> = wanted.iter().map(|w| w.stream.clone()).collect();
+    let mut earlier: Vec<_> = records
+        .keys()
+        .filter(|(stream, subscriber)| *subscriber == identity.subscriber && !names.contains(stream))
+        .map(|(stream, _)| stream.clone())
+        .collect();
+    earlier.sort();
+    names.extend(earlier);
+    Ok(names
+        .into_iter()
+        .map(|name| {
+            let record = records.get(&(name.clone(), identity.subscriber.clone()));
+            let known = record.map_or(Duration::ZERO, |r| Duration::from_millis(r.lease_ms));
+            Source {
+                holder: Arc::new(fleet::holder(keys, &name, &identity.subscriber, &identity.consumer())),
+                lease: settings.lease.max(known),
+                joined: record.map(|r| r.joined).unwrap_or_default(),
+                name: name.into(),
+            }
+        })
+        .collect())
+}
+
+/// Takes new configurations over: groups first, so that nothing is routed to a group that does
+/// not exist, then streams and settings. Concurrency and lease stay as they were at the start.
+async fn reload<H: Handler>(
+    core: Arc<Core<H>>,
+    mut config: watch::Receiver<Arc<Config>>,
+    sources: watch::Sender<Arc<Vec<Source>>>,
+    settings: watch::Sender<Arc<SubscriberSettings>>,
+) {
+    while config.changed().await.is_ok() {
+        let new = config.borrow_and_update().clone();
+        let Some(mine) = new.routing.subscriber(&core.env.subscriber) else {
+            tracing::warn!("the new routing.yaml routes nothing to this subscriber: finishing what it still owes");
+            continue;
+        };
+        let before = core.settings.borrow().clone();
+        if (mine.concurrency, mine.lease) != (before.concurrency, before.lease) {
+            tracing::warn!("a changed concurrency or lease takes effect when this process is restarted");
+        }
+        let mine = Arc::new(mine.clone());
+        let wanted = fleet::wanted_groups(&new.routing, Some(&core.env.subscriber));
+        let (link, keys) = (&core.link, &core.env.keys);
+        let applied = crate::store::retry_until(None, |_| core.stop.reading.is_cancelled(), |_| async {
+            fleet::ensure_groups(link, keys, &wanted).await?;
+            load_sources(link, keys, &wanted, &before, &core.identity).await
+        });
+        match applied.await {
+            Ok(loaded) => {
+                tracing::info!(streams = loaded.len(), "the new routing.yaml is in force");
+                sources.send_replace(Arc::new(loaded));
+                settings.send_replace(mine);
+            }
+            Err(error) => tracing::warn!(%error, "stopped before the new routing.yaml took effect"),
+        }
+    }
+}
+
+/// Leaves no trace: the consumers that own nothing, and the announcement.
+async fn leave(link: &Link, keys: &Keys, sources: &[Source], identity: &Identity, outcome: &Result<(), WorkerError>) {
+    if matches!(outcome, Err(WorkerError::Membership(_))) {
+        return; // neither name nor groups are ours any more
+    }
+    let consumer = identity.consumer();
+    let leaving = async {
+        for source in sources {
+            let (holder, consumer) = (source.holder.clone(), consumer.as_str());
+            link.run(|mut c| async move { holder.drop_consumer(&mut c, consumer).await }).await?;
+        }
+        identity.withdraw(link, keys).await
+    };
+    match tokio::time::timeout(Duration::from_secs(2), leaving).await {
+        Ok(Ok(())) => tracing::info!("worker stopped"),
+        Ok(Err(error)) => tracing::warn!(%error, "stopped without a goodbye to Redis"),
+        Err(_) => tracing::warn!("stopped without a goodbye to Redis: it did not answer"),
+    }
+}

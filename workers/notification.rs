@@ -1,0 +1,244 @@
+//! notification-service: mail to customers, as `.eml` files in a folder.
+//!
+//! | where | what |
+//! |---|---|
+//! | `$STREAMFLEET_OUTBOX/<event_id>.eml` (default `./outbox`) | one mail per event: welcome, order received, confirmed, cancelled |
+//! | `notification-service:user:<id>` | hash: `email`, `username`, from User.Created |
+//!
+//! **Guarantee.** One file per event. Writing it happens outside Redis and so at least once; the
+//! file's name makes the second time harmless: a file that exists is left as it is.
+//!
+//! **An order of a user who is not known.** Orders carry a user ID and no address. Events of
+//! different streams overtake each other, so the first attempt asks to be retried: the user's own
+//! event may be a moment behind (this needs `max_attempts` of 2 or more). If the user is still
+//! unknown then, the mail is not dropped but addressed to `STREAMFLEET_MAIL_FALLBACK` (a mailbox that people read), or, without one, to
+//! `user-<id>@unknown.invalid`, which no server delivers and anyone finds with grep.
+
+use std::{collections::BTreeMap, env, path::PathBuf, process::ExitCode};
+
+use lettre::{Address, message::Mailbox};
+use rust_decimal::Decimal;
+use serde::Deserialize;
+use streamfleet::{Context, Event, Handler, HandlerError};
+
+#[path = "notification/mail.rs"]
+mod mail;
+#[path = "notification/outbox.rs"]
+mod outbox;
+use mail::Letter;
+use outbox::{Outbox, OutboxError};
+
+/// The sender, unless `STREAMFLEET_MAIL_FROM` names one.
+const DEFAULT_FROM: &str = "The shop <shop@shop.invalid>";
+
+struct Notification {
+    outbox: Outbox,
+    from: Mailbox,
+    fallback: Option<Mailbox>,
+}
+
+/// The environment does not say how to write mail.
+#[derive(Debug, thiserror::Error)]
+enum SetupError {
+    #[error("{name}={value:?} is not a mail address: {cause}")]
+    Address {
+        name: &'static str,
+        value: String,
+        cause: lettre::address::AddressError,
+    },
+    #[error("STREAMFLEET_OUTBOX: {0}")]
+    Outbox(#[from] OutboxError),
+    #[error("{name} is not valid UTF-8")]
+    NotUnicode { name: &'static str },
+}
+
+impl Notification {
+    /// Reads `STREAMFLEET_OUTBOX`, `STREAMFLEET_MAIL_FROM` and `STREAMFLEET_MAIL_FALLBACK`.
+    fn from_env() -> Result<Self, SetupError> {
+        let folder = env::var_os("STREAMFLEET_OUTBOX").unwrap_or_else(|| "outbox".into());
+        let from = variable("STREAMFLEET_MAIL_FROM")?.unwrap_or_else(|| DEFAULT_FROM.to_owned());
+        let fallback = variable("STREAMFLEET_MAIL_FALLBACK")?;
+        Ok(Self {
+            outbox: Outbox::open(PathBuf::from(folder))?,
+            from: mailbox("STREAMFLEET_MAIL_FROM", from)?,
+            fallback: fallback
+                .map(|value| mailbox("STREAMFLEET_MAIL_FALLBACK", value))
+                .transpose()?,
+        })
+    }
+
+    /// Writes the mail of this event unless it has been written.
+    async fn send(&self, event: &Event, to: &Mailbox, letter: &Letter) -> Result<(), HandlerError> {
+        if self
+            .outbox
+            .contains(event.id())
+            .await
+            .map_err(HandlerError::unavailable)?
+        {
+            return Ok(());
+        }
+        let mail = mail::compose(event.id(), event.timestamp(), &self.from, to, letter)
+            .map_err(HandlerError::reject)?;
+        // A folder that cannot be written to is no fault of the event: no attempt is charged.
+        self.outbox
+            .write(event.id(), &mail)
+            .await
+            .map_err(HandlerError::unavailable)
+    }
+
+    /// Writes to the customer of an order.
+    async fn send_to_user(
+        &self,
+        user_id: i64,
+        event: &Event,
+        letter: &Letter,
+        cx: &mut Context,
+    ) -> Result<(), HandlerError> {
+        let to = match known_user(&cx.hash_get_all(&user_key(user_id)).await?) {
+            Some(mailbox) => mailbox,
+            None if cx.attempt() == 1 => return Err(NotYetKnown { user_id }.into()),
+            None => self.unknown_user(user_id)?,
+        };
+        self.send(event, &to, letter).await
+    }
+
+    fn unknown_user(&self, user_id: i64) -> Result<Mailbox, HandlerError> {
+        let address = match &self.fallback {
+            Some(fallback) => fallback.email.clone(),
+            None => Address::new(format!("user-{user_id}"), "unknown.invalid")
+                .map_err(HandlerError::reject)?,
+        };
+        Ok(Mailbox::new(Some(format!("User {user_id}")), address))
+    }
+}
+
+impl Handler for Notification {
+    const SUBSCRIBER: &'static str = "notification-service";
+
+    async fn handle(&self, event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
+        match event.event_type() {
+            "User.Created" => {
+                let User {
+                    user_id,
+                    username,
+                    email,
+                } = event.data()?;
+                let address: Address = email
+                    .parse()
+                    .map_err(|error| HandlerError::reject(format!("/data/email: {error}")))?;
+                cx.hash_set(&user_key(user_id), "email", email)?;
+                cx.hash_set(&user_key(user_id), "username", username.as_str())?;
+                let to = Mailbox::new(Some(username.clone()), address);
+                self.send(event, &to, &Letter::Welcome { username }).await
+            }
+            "Order.Created" => {
+                let order: Order = event.data()?;
+                let letter = Letter::OrderReceived {
+                    order_number: order.order_number,
+                    lines: order.items.len(),
+                    total: order.total_amount,
+                };
+                self.send_to_user(order.user_id, event, &letter, cx).await
+            }
+            "Order.Confirmed" => {
+                let order: OrderChanged = event.data()?;
+                let letter = Letter::OrderConfirmed {
+                    order_number: order.number(),
+                };
+                self.send_to_user(order.user_id, event, &letter, cx).await
+            }
+            "Order.Cancelled" => {
+                let order: OrderChanged = event.data()?;
+                let order_number = order.number();
+                let letter = Letter::OrderCancelled {
+                    order_number,
+                    reason: order.reason,
+                };
+                self.send_to_user(order.user_id, event, &letter, cx).await
+            }
+            other => Err(HandlerError::reject(format!(
+                "notification-service has no mail for {other}: remove it from that route in routing.yaml"
+            ))),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    streamfleet::worker::main(Notification::from_env)
+}
+
+/// `User.Created`, as far as this service reads it.
+#[derive(Deserialize)]
+struct User {
+    user_id: i64,
+    username: String,
+    email: String,
+}
+
+/// `Order.Created`, as far as this service reads it.
+#[derive(Deserialize)]
+struct Order {
+    order_number: String,
+    user_id: i64,
+    #[serde(with = "streamfleet::money")]
+    total_amount: Decimal,
+    items: Vec<serde::de::IgnoredAny>,
+}
+
+/// `Order.Confirmed` and `Order.Cancelled`, as far as this service reads them.
+#[derive(Deserialize)]
+struct OrderChanged {
+    order_id: i64,
+    order_number: Option<String>,
+    user_id: i64,
+    /// Only a cancellation has one.
+    #[serde(default)]
+    reason: String,
+}
+
+impl OrderChanged {
+    /// The number that the customer knows, if the event has it.
+    fn number(&self) -> String {
+        self.order_number
+            .clone()
+            .unwrap_or_else(|| self.order_id.to_string())
+    }
+}
+
+/// An order of a user whom no User.Created has made known yet.
+#[derive(Debug, thiserror::Error)]
+#[error("user {user_id} is not known yet; looking again before writing to the fallback address")]
+struct NotYetKnown {
+    user_id: i64,
+}
+
+fn user_key(user_id: i64) -> String {
+    format!("user:{user_id}")
+}
+
+fn known_user(fields: &BTreeMap<String, Vec<u8>>) -> Option<Mailbox> {
+    let text = |field| {
+        fields
+            .get(field)
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+    };
+    Some(Mailbox::new(
+        text("username").map(str::to_owned),
+        text("email")?.parse().ok()?,
+    ))
+}
+
+/// A variable of the environment; an empty one counts as unset.
+fn variable(name: &'static str) -> Result<Option<String>, SetupError> {
+    match env::var(name) {
+        Ok(value) if !value.is_empty() => Ok(Some(value)),
+        Ok(_) | Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(SetupError::NotUnicode { name }),
+    }
+}
+
+fn mailbox(name: &'static str, value: String) -> Result<Mailbox, SetupError> {
+    value
+        .parse()
+        .map_err(|cause| SetupError::Address { name, value, cause })
+}
