@@ -48,7 +48,7 @@ impl Filter {
     }
 
     /// Whether the content of a letter fits; time and subscriber are decided by where it lies.
-    fn fits(&self, letter: &Letter) -> bool {
+    pub fn fits(&self, letter: &Letter) -> bool {
         let typed = |pattern: &Pattern| {
             let parsed = letter.event_type.as_deref().map(EventType::parse);
             matches!(parsed, Some(Ok(event_type)) if pattern.matches(&event_type))

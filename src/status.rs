@@ -32,7 +32,7 @@ pub struct Snapshot {
     pub router: RouterStatus,
     /// The domain streams.
     pub streams: Vec<StreamStatus>,
-    /// Every stream and subscriber, redriven letters included.
+    /// Every stream and subscriber, the inbox and redriven letters included.
     pub groups: Vec<GroupStatus>,
     /// Every subscriber.
     pub subscribers: Vec<SubscriberStatus>,
@@ -130,11 +130,9 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
     let known: BTreeSet<(String, String)> = fleet::group_records(link, keys)
         .await?
         .into_keys()
-        .filter(|(stream, _)| stream != INBOX)
         .collect();
     let wanted: BTreeSet<(String, String)> = fleet::wanted_groups(routing, None)
         .into_iter()
-        .filter(|group| group.stream != INBOX)
         .map(|group| (group.stream, group.subscriber))
         .collect();
     let mut workers = live_workers(link, keys).await?;
@@ -164,7 +162,7 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
     }
     groups.sort_by(|a, b| a.0.cmp(&b.0));
 
-    let mut drained = read.inbox.length == 0;
+    let mut drained = read.inbox().length == 0;
     for ((stream, _), condition, at) in &groups {
         let owes = at.is_some_and(|at| at.pending > 0 || read.newest(stream) > at.delivered);
         drained &= match condition {
@@ -185,7 +183,7 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
     let subscribers = subscribers.collect();
     let age = |id: Option<EntryId>| id.map(|id| read.now_ms.saturating_sub(id.ms));
     let streams = read.streams.iter();
-    let streams = streams.filter(|(name, _)| !name.contains(':'));
+    let streams = streams.filter(|(name, _)| *name != INBOX && !name.contains(':'));
     Ok(Snapshot {
         at: i64::try_from(read.now_ms)
             .ok()
@@ -196,8 +194,8 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
         generation: read.generation,
         drained,
         router: RouterStatus {
-            inbox: read.inbox.length,
-            oldest_ms: age(read.inbox.first),
+            inbox: read.inbox().length,
+            oldest_ms: age(read.inbox().first),
             routed: read.counters[0],
             refused: read.counters[1],
             duplicates: read.counters[2],
@@ -283,20 +281,29 @@ struct Read {
     generation: Option<u64>,
     counters: [u64; 3],
     dead_router: u64,
-    inbox: Stream,
     streams: BTreeMap<String, Stream>,
     /// Dead and lost, in the order of the names.
     subscribers: Vec<(u64, u64)>,
 }
 
 impl Read {
+    fn inbox(&self) -> &Stream {
+        self.streams.get(INBOX).unwrap_or(&NO_STREAM)
+    }
+
     fn newest(&self, stream: &str) -> EntryId {
         let last = self.streams.get(stream).and_then(|s| s.last);
         last.unwrap_or_default()
     }
 }
 
-#[derive(Default)]
+static NO_STREAM: Stream = Stream {
+    length: 0,
+    first: None,
+    last: None,
+    groups: BTreeMap::new(),
+};
+
 struct Stream {
     length: u64,
     first: Option<EntryId>,
@@ -322,7 +329,10 @@ impl Names {
         let domain = routing.streams().map(|s| s.name.to_string());
         Self {
             streams: domain.chain(pairs().map(|(s, _)| s.clone())).collect(),
-            subscribers: pairs().map(|(_, subscriber)| subscriber.clone()).collect(),
+            subscribers: pairs()
+                .map(|(_, subscriber)| subscriber.clone())
+                .filter(|subscriber| subscriber != ROUTER)
+                .collect(),
         }
     }
 
@@ -335,7 +345,7 @@ impl Names {
         p.cmd("HMGET").arg(keys.stats(ROUTER));
         p.arg("routed").arg("refused").arg("duplicates");
         p.cmd("XLEN").arg(keys.dead(ROUTER));
-        for name in std::iter::once(INBOX).chain(self.streams.iter().map(String::as_str)) {
+        for name in &self.streams {
             let key = keys.stream(name);
             p.cmd("XLEN").arg(&key);
             p.cmd("XRANGE").arg(&key).arg("-").arg("+");
@@ -364,7 +374,6 @@ impl Names {
                 groups: positions(answers.take()?.unwrap_or_default())?,
             })
         };
-        let inbox = stream()?;
         let mut streams = BTreeMap::new();
         for name in &self.streams {
             streams.insert(name.clone(), stream()?);
@@ -379,7 +388,6 @@ impl Names {
             generation,
             counters: counters.map(Option::unwrap_or_default),
             dead_router,
-            inbox,
             streams,
             subscribers,
         })
@@ -452,7 +460,7 @@ async fn details(
             status.waiting = match oldest {
                 None => Some(0),
                 // Settled entries are deleted here, so what is not pending was not read.
-                Some(_) if status.stream == Keys::redrive_name(&status.subscriber) => {
+                Some(_) if deletes_settled(&status) => {
                     let length = read.streams.get(&status.stream).map_or(0, |s| s.length);
                     Some(length.saturating_sub(at.pending))
                 }
@@ -463,6 +471,11 @@ async fn details(
     });
     let status: Result<_, RedisError> = status.collect();
     status.map_err(|e| link.redis().error(e))
+}
+
+/// Whether entries leave the stream when they are settled.
+fn deletes_settled(group: &GroupStatus) -> bool {
+    group.stream == INBOX || group.stream == Keys::redrive_name(&group.subscriber)
 }
 
 #[cfg(test)]
