@@ -63,7 +63,10 @@ impl Refusal {
 
     /// Whether a newer routing.yaml or schema could change the answer.
     pub fn depends_on_config(self) -> bool {
-        matches!(self, Self::UnknownType | Self::UnknownVersion | Self::SchemaViolation)
+        matches!(
+            self,
+            Self::UnknownType | Self::UnknownVersion | Self::SchemaViolation
+        )
     }
 }
 
@@ -102,10 +105,19 @@ pub struct Admitted {
 
 /// Decides about one event. `hops` is the length of the chain of follow-ups that led to it.
 pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejection> {
-    let refuse = |code, error: String| Rejection { code, error, details: Vec::new(), envelope: None };
+    let refuse = |code, error: String| Rejection {
+        code,
+        error,
+        details: Vec::new(),
+        envelope: None,
+    };
     let limits = config.routing.limits();
     if event.len() > limits.event_bytes {
-        let error = format!("{} bytes, limits.event_bytes allows {}", event.len(), limits.event_bytes);
+        let error = format!(
+            "{} bytes, limits.event_bytes allows {}",
+            event.len(),
+            limits.event_bytes
+        );
         return Err(refuse(Refusal::TooLarge, error));
     }
     let value = json::parse(event, limits.depth).map_err(|e| {
@@ -120,12 +132,25 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
     let envelope = Envelope::read(&value).map_err(|errors| {
         let details: Vec<_> = errors
             .into_iter()
-            .map(|e| Violation { pointer: e.pointer.to_owned(), message: e.message })
+            .map(|e| Violation {
+                pointer: e.pointer.to_owned(),
+                message: e.message,
+            })
             .collect();
-        Rejection { code: Refusal::BadEnvelope, error: summary(&details), details, envelope: None }
+        Rejection {
+            code: Refusal::BadEnvelope,
+            error: summary(&details),
+            details,
+            envelope: None,
+        }
     })?;
     let refuse = |code, error: String, details| {
-        Err(Rejection { code, error, details, envelope: Some(envelope.clone()) })
+        Err(Rejection {
+            code,
+            error,
+            details,
+            envelope: Some(envelope.clone()),
+        })
     };
     for field in ["expires_at", "deliver_at"] {
         if value.get(field).is_some_and(|v| !v.is_null()) {
@@ -133,7 +158,10 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
             return refuse(Refusal::Unsupported, error, Vec::new());
         }
     }
-    match config.schemas.validate(envelope.event_type.as_str(), envelope.version, &value) {
+    match config
+        .schemas
+        .validate(envelope.event_type.as_str(), envelope.version, &value)
+    {
         Ok(()) => {}
         Err(SchemaRefusal::Violations(details)) => {
             return refuse(Refusal::SchemaViolation, summary(&details), details);
@@ -143,7 +171,10 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
             return refuse(Refusal::UnknownType, error, Vec::new());
         }
         Err(unknown @ SchemaRefusal::UnknownVersion { .. }) => {
-            let error = format!("{} version {}: {unknown}", envelope.event_type, envelope.version);
+            let error = format!(
+                "{} version {}: {unknown}",
+                envelope.event_type, envelope.version
+            );
             return refuse(Refusal::UnknownVersion, error, Vec::new());
         }
     }
@@ -152,16 +183,28 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
         return refuse(Refusal::UnknownType, error, Vec::new());
     };
     if hops > MAX_HOPS {
-        let error = format!("{hops} follow-ups in a row, at most {MAX_HOPS}: the routes probably loop");
+        let error =
+            format!("{hops} follow-ups in a row, at most {MAX_HOPS}: the routes probably loop");
         return refuse(Refusal::TooManyHops, error, Vec::new());
     }
     let content = content_hash(&envelope, &value);
-    Ok(Admitted { envelope, content, stream: route.stream.clone(), to: route.to_joined.clone() })
+    Ok(Admitted {
+        envelope,
+        content,
+        stream: route.stream.clone(),
+        to: route.to_joined.clone(),
+    })
 }
 
 fn summary(details: &[Violation]) -> String {
-    let Some(first) = details.first() else { return String::new() };
-    let place = if first.pointer.is_empty() { "the event" } else { &first.pointer };
+    let Some(first) = details.first() else {
+        return String::new();
+    };
+    let place = if first.pointer.is_empty() {
+        "the event"
+    } else {
+        &first.pointer
+    };
     match details.len() {
         1 => format!("{place}: {}", first.message),
         n => format!("{place}: {} (and {} more)", first.message, n - 1),

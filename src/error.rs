@@ -27,15 +27,24 @@ impl HandlerError {
     }
     /// It may work next time: charges an attempt. (`?` on any error does the same.)
     pub fn retry(reason: impl fmt::Display) -> Self {
-        Self { kind: Failure::Retry, message: reason.to_string() }
+        Self {
+            kind: Failure::Retry,
+            message: reason.to_string(),
+        }
     }
     /// It will never work: the event goes to the dead letters at once.
     pub fn reject(reason: impl fmt::Display) -> Self {
-        Self { kind: Failure::Reject, message: reason.to_string() }
+        Self {
+            kind: Failure::Reject,
+            message: reason.to_string(),
+        }
     }
     /// What it depends on is down: the event waits, uncharged, and reading slows down.
     pub fn unavailable(reason: impl fmt::Display) -> Self {
-        Self { kind: Failure::Unavailable, message: reason.to_string() }
+        Self {
+            kind: Failure::Unavailable,
+            message: reason.to_string(),
+        }
     }
 }
 

@@ -43,17 +43,26 @@ impl Envelope {
     pub fn read(event: &Value) -> Result<Self, Vec<EnvelopeError>> {
         let Value::Object(fields) = event else {
             let message = "an event is a JSON object".to_owned();
-            return Err(vec![EnvelopeError { pointer: "", message }]);
+            return Err(vec![EnvelopeError {
+                pointer: "",
+                message,
+            }]);
         };
         let mut errors = Vec::new();
         let mut text = |pointer: &'static str, expected: &str| match fields.get(&pointer[1..]) {
             Some(Value::String(text)) => Some(text.as_str()),
             Some(_) => {
-                errors.push(EnvelopeError { pointer, message: format!("must be {expected}") });
+                errors.push(EnvelopeError {
+                    pointer,
+                    message: format!("must be {expected}"),
+                });
                 None
             }
             None => {
-                errors.push(EnvelopeError { pointer, message: format!("is missing: {expected}") });
+                errors.push(EnvelopeError {
+                    pointer,
+                    message: format!("is missing: {expected}"),
+                });
                 None
             }
         };
@@ -63,12 +72,17 @@ impl Envelope {
         let timestamp = text("/timestamp", "an RFC 3339 date-time");
         let correlation_id = text("/correlation_id", "a UUID in a string");
         if !matches!(fields.get("data"), Some(Value::Object(_))) {
-            errors.push(EnvelopeError { pointer: "/data", message: "must be an object".into() });
+            errors.push(EnvelopeError {
+                pointer: "/data",
+                message: "must be an object".into(),
+            });
         }
 
         let mut wrong = |pointer, message| errors.push(EnvelopeError { pointer, message });
         let event_id = event_id.and_then(|t| {
-            Uuid::try_parse(t).map_err(|e| wrong("/event_id", format!("is not a UUID: {e}"))).ok()
+            Uuid::try_parse(t)
+                .map_err(|e| wrong("/event_id", format!("is not a UUID: {e}")))
+                .ok()
         });
         if let Some(t) = correlation_id {
             if let Err(e) = Uuid::try_parse(t) {
@@ -81,19 +95,29 @@ impl Envelope {
             }
         }
         let event_type = event_type.and_then(|t| {
-            EventType::parse(t).map_err(|e| wrong("/event_type", e.to_string())).ok()
+            EventType::parse(t)
+                .map_err(|e| wrong("/event_type", e.to_string()))
+                .ok()
         });
         let version = version.and_then(|t| {
-            let number = t.parse().ok().filter(|v: &u32| *v > 0 && v.to_string() == t);
+            let number = t
+                .parse()
+                .ok()
+                .filter(|v: &u32| *v > 0 && v.to_string() == t);
             if number.is_none() {
-                wrong("/version", "must be a whole number from 1 in a string, such as \"1\"".into());
+                wrong(
+                    "/version",
+                    "must be a whole number from 1 in a string, such as \"1\"".into(),
+                );
             }
             number
         });
         match (event_id, event_type, version) {
-            (Some(event_id), Some(event_type), Some(version)) if errors.is_empty() => {
-                Ok(Self { event_id, event_type, version })
-            }
+            (Some(event_id), Some(event_type), Some(version)) if errors.is_empty() => Ok(Self {
+                event_id,
+                event_type,
+                version,
+            }),
             _ => Err(errors),
         }
     }
@@ -260,12 +284,26 @@ mod tests {
     #[test]
     fn reads_an_envelope_and_reports_every_problem() {
         let envelope = Envelope::read(&valid()).unwrap();
-        assert_eq!((envelope.event_type.as_str(), envelope.version), ("Order.Created", 1));
+        assert_eq!(
+            (envelope.event_type.as_str(), envelope.version),
+            ("Order.Created", 1)
+        );
 
         let bad = json!({"event_id": 7, "event_type": "nope", "version": "01",
             "timestamp": "yesterday", "data": []});
-        let pointers: Vec<_> = Envelope::read(&bad).unwrap_err().iter().map(|e| e.pointer).collect();
-        for pointer in ["/event_id", "/event_type", "/version", "/timestamp", "/correlation_id", "/data"] {
+        let pointers: Vec<_> = Envelope::read(&bad)
+            .unwrap_err()
+            .iter()
+            .map(|e| e.pointer)
+            .collect();
+        for pointer in [
+            "/event_id",
+            "/event_type",
+            "/version",
+            "/timestamp",
+            "/correlation_id",
+            "/data",
+        ] {
             assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
         }
         assert_eq!(Envelope::read(&json!([1])).unwrap_err()[0].pointer, "");
@@ -278,8 +316,16 @@ mod tests {
             let event = format!("{{\"data\":{data},\"timestamp\":\"ignored\"}}");
             content_hash(&envelope, &serde_json::from_str(&event).unwrap())
         };
-        assert_eq!(hash(r#"{"a":1,"b":[2.5]}"#), hash(r#"{ "b": [2.50], "a": 1 }"#));
-        for other in [r#"{"a":2,"b":[2.5]}"#, r#"{"a":1,"b":["2.5"]}"#, r#"{"a":1,"b":2.5}"#, "{}"] {
+        assert_eq!(
+            hash(r#"{"a":1,"b":[2.5]}"#),
+            hash(r#"{ "b": [2.50], "a": 1 }"#)
+        );
+        for other in [
+            r#"{"a":2,"b":[2.5]}"#,
+            r#"{"a":1,"b":["2.5"]}"#,
+            r#"{"a":1,"b":2.5}"#,
+            "{}",
+        ] {
             assert_ne!(hash(r#"{"a":1,"b":[2.5]}"#), hash(other), "{other}");
         }
     }
@@ -288,9 +334,15 @@ mod tests {
     fn a_follow_up_has_one_id_per_parent_subscriber_and_index() {
         let parent = Event::from_json(valid().to_string().as_bytes()).unwrap();
         let reserved = EventType::parse("Inventory.Stock.Reserved").unwrap();
-        let one = parent.follow_up("inventory-service", 0, &reserved, &json!({})).unwrap();
-        let same = parent.follow_up("inventory-service", 0, &reserved, &json!({})).unwrap();
-        let other = parent.follow_up("inventory-service", 1, &reserved, &json!({})).unwrap();
+        let one = parent
+            .follow_up("inventory-service", 0, &reserved, &json!({}))
+            .unwrap();
+        let same = parent
+            .follow_up("inventory-service", 0, &reserved, &json!({}))
+            .unwrap();
+        let other = parent
+            .follow_up("inventory-service", 1, &reserved, &json!({}))
+            .unwrap();
         assert_eq!(one.id(), same.id());
         assert_ne!(one.id(), other.id());
         assert_eq!(one.correlation_id(), parent.correlation_id());

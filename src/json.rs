@@ -44,16 +44,23 @@ enum Fault {
 /// Parses one JSON text. `max_depth` counts nested objects and arrays; it must stay below
 /// `serde_json`'s own recursion limit of 128 for the error to be ours.
 pub fn parse(bytes: &[u8], max_depth: usize) -> Result<Value, JsonError> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|e| JsonError::InvalidUtf8 { offset: e.valid_up_to() })?;
+    let text = std::str::from_utf8(bytes).map_err(|e| JsonError::InvalidUtf8 {
+        offset: e.valid_up_to(),
+    })?;
     let fault = Cell::new(Fault::None);
     let mut input = serde_json::Deserializer::from_str(text);
-    let seed = Strict { depth_left: max_depth, fault: &fault };
+    let seed = Strict {
+        depth_left: max_depth,
+        fault: &fault,
+    };
     seed.deserialize(&mut input)
         .and_then(|value| input.end().map(|()| value))
         .map_err(|e| match fault.get() {
             Fault::None => JsonError::Invalid(e.to_string()),
-            Fault::TooDeep => JsonError::TooDeep { limit: max_depth, detail: position(&e) },
+            Fault::TooDeep => JsonError::TooDeep {
+                limit: max_depth,
+                detail: position(&e),
+            },
             Fault::DuplicateKey => JsonError::DuplicateKey(e.to_string()),
         })
 }
@@ -130,7 +137,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
         while let Some(key) = map.next_key::<String>()? {
             if object.contains_key(&key) {
                 self.fault.set(Fault::DuplicateKey);
-                return Err(de::Error::custom(format_args!("key {key:?} appears twice in one object")));
+                return Err(de::Error::custom(format_args!(
+                    "key {key:?} appears twice in one object"
+                )));
             }
             let value = map.next_value_seed(inner)?;
             object.insert(key, value);
@@ -146,16 +155,28 @@ mod tests {
     #[test]
     fn reads_what_serde_json_reads() {
         let text = r#"{"a":[1,-2,3.5,true,null,"x"],"b":{"c":18446744073709551615}}"#;
-        assert_eq!(parse(text.as_bytes(), 8).unwrap(), serde_json::from_str::<Value>(text).unwrap());
+        assert_eq!(
+            parse(text.as_bytes(), 8).unwrap(),
+            serde_json::from_str::<Value>(text).unwrap()
+        );
     }
 
     #[test]
     fn refuses_each_fault_with_its_own_error() {
         let cases: [(&[u8], fn(&JsonError) -> bool); 8] = [
-            (b"{\"a\":1,\"a\":2}", |e| matches!(e, JsonError::DuplicateKey(m) if m.contains("\"a\""))),
-            (b"{\"x\":{\"a\":1,\"\\u0061\":2}}", |e| matches!(e, JsonError::DuplicateKey(_))),
-            (b"[[[[1]]]]", |e| matches!(e, JsonError::TooDeep { limit: 3, .. })),
-            (b"\"\xff\"", |e| matches!(e, JsonError::InvalidUtf8 { offset: 1 })),
+            (
+                b"{\"a\":1,\"a\":2}",
+                |e| matches!(e, JsonError::DuplicateKey(m) if m.contains("\"a\"")),
+            ),
+            (b"{\"x\":{\"a\":1,\"\\u0061\":2}}", |e| {
+                matches!(e, JsonError::DuplicateKey(_))
+            }),
+            (b"[[[[1]]]]", |e| {
+                matches!(e, JsonError::TooDeep { limit: 3, .. })
+            }),
+            (b"\"\xff\"", |e| {
+                matches!(e, JsonError::InvalidUtf8 { offset: 1 })
+            }),
             (b"{\"a\":", |e| matches!(e, JsonError::Invalid(_))),
             (b"{} {}", |e| matches!(e, JsonError::Invalid(_))),
             (b"1e400", |e| matches!(e, JsonError::Invalid(_))),
@@ -163,9 +184,16 @@ mod tests {
         ];
         for (text, expected) in cases {
             let error = parse(text, 3).unwrap_err();
-            assert!(expected(&error), "{}: {error:?}", String::from_utf8_lossy(text));
+            assert!(
+                expected(&error),
+                "{}: {error:?}",
+                String::from_utf8_lossy(text)
+            );
         }
         let bomb = "[".repeat(100_000);
-        assert!(matches!(parse(bomb.as_bytes(), 64), Err(JsonError::TooDeep { .. })));
+        assert!(matches!(
+            parse(bomb.as_bytes(), 64),
+            Err(JsonError::TooDeep { .. })
+        ));
     }
 }

@@ -52,7 +52,10 @@ pub struct Letter {
 impl Letter {
     /// The letter of an inbox entry that was refused.
     pub fn refused(id: EntryId, fields: Fields, rejection: &Rejection) -> Self {
-        let (hops, redrives) = (fields.number(F::HOPS).unwrap_or(0), fields.number(F::REDRIVES).unwrap_or(0));
+        let (hops, redrives) = (
+            fields.number(F::HOPS).unwrap_or(0),
+            fields.number(F::REDRIVES).unwrap_or(0),
+        );
         let (event, extra) = split_inbox(fields);
         let envelope = rejection.envelope.as_ref();
         Self {
@@ -86,7 +89,10 @@ impl Letter {
         log: &AttemptLog,
     ) -> Self {
         let text = |name| fields.text(name).map(str::to_owned);
-        let mut attempts = fields.get(F::HISTORY).map(AttemptLog::parse).unwrap_or_default();
+        let mut attempts = fields
+            .get(F::HISTORY)
+            .map(AttemptLog::parse)
+            .unwrap_or_default();
         attempts.0.extend(log.0.iter().cloned());
         let redriven = stream == Keys::redrive_name(subscriber);
         Self {
@@ -94,8 +100,12 @@ impl Letter {
             event_id: text(F::ID),
             event_type: text(F::TYPE),
             event: fields.get(F::EVENT).map(<[u8]>::to_vec),
-            stream: text(F::STREAM).filter(|_| redriven).unwrap_or_else(|| stream.to_owned()),
-            entry: text(F::ENTRY).filter(|_| redriven).unwrap_or_else(|| id.to_string()),
+            stream: text(F::STREAM)
+                .filter(|_| redriven)
+                .unwrap_or_else(|| stream.to_owned()),
+            entry: text(F::ENTRY)
+                .filter(|_| redriven)
+                .unwrap_or_else(|| id.to_string()),
             subscriber: subscriber.to_owned(),
             reason: reason.to_owned(),
             error: error.to_owned(),
@@ -111,7 +121,8 @@ impl Letter {
     /// As it is written.
     pub fn to_fields(&self) -> Fields {
         let mut fields = Vec::new();
-        let mut push = |name: &str, value: &[u8]| fields.push((name.as_bytes().to_vec(), value.to_vec()));
+        let mut push =
+            |name: &str, value: &[u8]| fields.push((name.as_bytes().to_vec(), value.to_vec()));
         if let Some(id) = &self.event_id {
             push(F::ID, id.as_bytes());
         }
@@ -131,14 +142,23 @@ impl Letter {
         push(F::HOPS, self.hops.to_string().as_bytes());
         push(F::REDRIVES, self.redrives.to_string().as_bytes());
         push("died", self.died.as_bytes());
-        fields.extend(self.extra.0.iter().map(|(name, value)| ([EXTRA.as_bytes(), name].concat(), value.clone())));
+        fields.extend(
+            self.extra
+                .0
+                .iter()
+                .map(|(name, value)| ([EXTRA.as_bytes(), name].concat(), value.clone())),
+        );
         Fields(fields)
     }
 
     /// As it is read; what is missing reads as empty, because a letter must always be shown.
     pub fn from_entry(entry: Entry) -> Self {
         let fields = &entry.fields;
-        let text = |name: &str| fields.get(name).map(|v| String::from_utf8_lossy(v).into_owned());
+        let text = |name: &str| {
+            fields
+                .get(name)
+                .map(|v| String::from_utf8_lossy(v).into_owned())
+        };
         let extra = fields.0.iter().filter_map(|(name, value)| {
             Some((name.strip_prefix(EXTRA.as_bytes())?.to_vec(), value.clone()))
         });
@@ -153,7 +173,10 @@ impl Letter {
             reason: text("reason").unwrap_or_default(),
             error: text("error").unwrap_or_default(),
             errors: text("errors").unwrap_or_else(|| "[]".to_owned()),
-            attempts: fields.get("attempts").map(AttemptLog::parse).unwrap_or_default(),
+            attempts: fields
+                .get("attempts")
+                .map(AttemptLog::parse)
+                .unwrap_or_default(),
             hops: fields.number(F::HOPS).unwrap_or(0),
             redrives: fields.number(F::REDRIVES).unwrap_or(0),
             died: text("died").unwrap_or_default(),
@@ -170,7 +193,8 @@ impl Letter {
     /// `redrive:<subscriber>` for the rest.
     pub fn redriven(&self) -> Fields {
         let mut fields = Vec::new();
-        let mut push = |name: &str, value: &[u8]| fields.push((name.as_bytes().to_vec(), value.to_vec()));
+        let mut push =
+            |name: &str, value: &[u8]| fields.push((name.as_bytes().to_vec(), value.to_vec()));
         let redrives = (self.redrives + 1).to_string();
         if let Some(event) = &self.event {
             push(F::EVENT, event);
@@ -181,8 +205,14 @@ impl Letter {
             fields.extend(self.extra.0.iter().cloned());
             return Fields(fields);
         }
-        push(F::ID, self.event_id.as_deref().unwrap_or_default().as_bytes());
-        push(F::TYPE, self.event_type.as_deref().unwrap_or_default().as_bytes());
+        push(
+            F::ID,
+            self.event_id.as_deref().unwrap_or_default().as_bytes(),
+        );
+        push(
+            F::TYPE,
+            self.event_type.as_deref().unwrap_or_default().as_bytes(),
+        );
         push(F::TO, self.subscriber.as_bytes());
         push(F::HOPS, self.hops.to_string().as_bytes());
         push(F::STREAM, self.stream.as_bytes());
@@ -213,18 +243,35 @@ mod tests {
     use crate::admission::Refusal;
 
     fn fields(pairs: &[(&str, &str)]) -> Fields {
-        Fields(pairs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect())
+        Fields(
+            pairs
+                .iter()
+                .map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec()))
+                .collect(),
+        )
     }
 
     fn refusal(code: Refusal) -> Rejection {
-        Rejection { code, error: "why".into(), details: vec![], envelope: None }
+        Rejection {
+            code,
+            error: "why".into(),
+            details: vec![],
+            envelope: None,
+        }
     }
 
     #[test]
     fn a_refused_entry_keeps_every_byte_and_goes_back_through_the_inbox() {
         let odd = fields(&[("evnt", "{}"), ("event", "\u{0}x"), ("redrives", "1")]);
-        let letter = Letter::refused(EntryId { ms: 5, seq: 0 }, odd, &refusal(Refusal::InvalidJson));
-        let read = Letter::from_entry(Entry { id: EntryId::default(), fields: letter.to_fields() });
+        let letter = Letter::refused(
+            EntryId { ms: 5, seq: 0 },
+            odd,
+            &refusal(Refusal::InvalidJson),
+        );
+        let read = Letter::from_entry(Entry {
+            id: EntryId::default(),
+            fields: letter.to_fields(),
+        });
         assert_eq!(read, letter);
         let again = read.redriven();
         assert_eq!(again.get("event"), Some(&b"\0x"[..]));
@@ -236,12 +283,40 @@ mod tests {
     fn a_redriven_delivery_keeps_its_origin_and_history() {
         let mut log = AttemptLog::default();
         log.record("w.1", "first life");
-        let entry = fields(&[("id", "e"), ("type", "A.B"), ("to", "x-service,y-service"), ("event", "{}")]);
-        let dead = Letter::given_up("x-service", "a-events", EntryId { ms: 7, seq: 1 }, &entry, "exhausted", "e", &log);
+        let entry = fields(&[
+            ("id", "e"),
+            ("type", "A.B"),
+            ("to", "x-service,y-service"),
+            ("event", "{}"),
+        ]);
+        let dead = Letter::given_up(
+            "x-service",
+            "a-events",
+            EntryId { ms: 7, seq: 1 },
+            &entry,
+            "exhausted",
+            "e",
+            &log,
+        );
         let again = dead.redriven();
         assert_eq!(again.text("to"), Some("x-service"));
-        let second = Letter::given_up("x-service", "redrive:x-service", EntryId { ms: 9, seq: 0 }, &again, "rejected", "e", &log);
-        assert_eq!((second.stream.as_str(), second.entry.as_str(), second.redrives), ("a-events", "7-1", 1));
+        let second = Letter::given_up(
+            "x-service",
+            "redrive:x-service",
+            EntryId { ms: 9, seq: 0 },
+            &again,
+            "rejected",
+            "e",
+            &log,
+        );
+        assert_eq!(
+            (
+                second.stream.as_str(),
+                second.entry.as_str(),
+                second.redrives
+            ),
+            ("a-events", "7-1", 1)
+        );
         assert_eq!(second.attempts.0.len(), 2);
     }
 }

@@ -9,6 +9,7 @@ pub mod json;
 pub mod letter;
 pub mod money;
 pub mod process;
+pub mod publisher;
 pub mod retry;
 pub mod router;
 pub mod routing;

@@ -11,11 +11,15 @@ use serde_json::value::RawValue;
 /// Reads a JSON number, or a number in a string, exactly. What a decimal of 28 digits cannot
 /// hold is an error, never a rounding.
 pub fn parse(text: &str) -> Result<Decimal, rust_decimal::Error> {
-    let digits = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
+    let digits = text
+        .strip_prefix('"')
+        .and_then(|t| t.strip_suffix('"'))
+        .unwrap_or(text);
     match digits.split_once(['e', 'E']) {
         None => Decimal::from_str_exact(digits),
         Some((mantissa, exponent)) => {
-            let wrong = || rust_decimal::Error::ErrorString(format!("{digits} does not fit a decimal"));
+            let wrong =
+                || rust_decimal::Error::ErrorString(format!("{digits} does not fit a decimal"));
             let exponent: i32 = exponent.parse().map_err(|_| wrong())?;
             let mantissa = Decimal::from_str_exact(mantissa)?.normalize();
             let scale = i64::from(mantissa.scale()) - i64::from(exponent);
@@ -43,7 +47,9 @@ pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Decimal, D::Er
 
 /// Writes the amount as a JSON number with exactly its digits.
 pub fn serialize<S: Serializer>(amount: &Decimal, output: S) -> Result<S::Ok, S::Error> {
-    RawValue::from_string(amount.to_string()).map_err(ser::Error::custom)?.serialize(output)
+    RawValue::from_string(amount.to_string())
+        .map_err(ser::Error::custom)?
+        .serialize(output)
 }
 
 /// The same for `Option<Decimal>`: `#[serde(default, with = "streamfleet::money::option")]`.
@@ -61,7 +67,10 @@ pub mod option {
     }
 
     /// Writes the amount as a JSON number with exactly its digits, or null.
-    pub fn serialize<S: Serializer>(amount: &Option<Decimal>, output: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(
+        amount: &Option<Decimal>,
+        output: S,
+    ) -> Result<S::Ok, S::Error> {
         match amount {
             Some(amount) => super::serialize(amount, output),
             None => ().serialize(output),
@@ -77,13 +86,23 @@ mod tests {
     struct Price {
         #[serde(with = "super")]
         price: Decimal,
-        #[serde(default, with = "super::option", skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            with = "super::option",
+            skip_serializing_if = "Option::is_none"
+        )]
         cost: Option<Decimal>,
     }
 
     #[test]
     fn keeps_every_digit_both_ways() {
-        for text in ["0.1", "2.55", "1234567890123456789.123456789", "-0.01", "10.00"] {
+        for text in [
+            "0.1",
+            "2.55",
+            "1234567890123456789.123456789",
+            "-0.01",
+            "10.00",
+        ] {
             let json = format!("{{\"price\":{text}}}");
             let read: Price = serde_json::from_str(&json).unwrap();
             assert_eq!(read.price.to_string(), text);
@@ -98,7 +117,13 @@ mod tests {
         assert_eq!(parse("1.5e3").unwrap(), Decimal::from(1500));
         assert_eq!(parse("25E-1").unwrap().to_string(), "2.5");
         assert_eq!(parse("0e999").unwrap(), Decimal::ZERO);
-        for text in ["1e400", "1e-40", "0.12345678901234567890123456789012", "x", "1e99999999999"] {
+        for text in [
+            "1e400",
+            "1e-40",
+            "0.12345678901234567890123456789012",
+            "x",
+            "1e99999999999",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
+use backoff::SystemClock;
 use backoff::backoff::Backoff as _;
 use backoff::exponential::ExponentialBackoff;
-use backoff::SystemClock;
 
 /// `initial × multiplier^(n-1)`, at most `max`, spread by ± `jitter`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,7 +24,12 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { initial: Duration::from_secs(1), multiplier: 2.0, max: Duration::from_secs(30), jitter: 0.5 }
+        Self {
+            initial: Duration::from_secs(1),
+            multiplier: 2.0,
+            max: Duration::from_secs(30),
+            jitter: 0.5,
+        }
     }
 }
 
@@ -63,7 +68,11 @@ mod tests {
 
     #[test]
     fn grows_by_the_multiplier_up_to_the_cap() {
-        let backoff = Backoff { jitter: 0.0, max: Duration::from_secs(5), ..Backoff::default() };
+        let backoff = Backoff {
+            jitter: 0.0,
+            max: Duration::from_secs(5),
+            ..Backoff::default()
+        };
         let delays: Vec<_> = (1..=5).map(|n| backoff.delay(n).as_secs()).collect();
         assert_eq!(delays, [1, 2, 4, 5, 5]);
         assert_eq!(backoff.delay(u32::MAX), Duration::from_secs(5));
@@ -71,7 +80,10 @@ mod tests {
 
     #[test]
     fn jitter_spreads_but_never_beyond_the_cap() {
-        let backoff = Backoff { max: Duration::from_secs(4), ..Backoff::default() };
+        let backoff = Backoff {
+            max: Duration::from_secs(4),
+            ..Backoff::default()
+        };
         for _ in 0..500 {
             let second = backoff.delay(2).as_secs_f64();
             assert!((1.0..=3.0).contains(&second), "{second}");

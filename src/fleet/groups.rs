@@ -16,17 +16,27 @@ pub struct GroupRecord {
 }
 
 /// Every group ever created and not retired, by (stream, subscriber).
-pub async fn group_records(link: &Link, keys: &Keys) -> Result<HashMap<(String, String), GroupRecord>, StoreError> {
+pub async fn group_records(
+    link: &Link,
+    keys: &Keys,
+) -> Result<HashMap<(String, String), GroupRecord>, StoreError> {
     let fleet = keys.fleet();
-    let fields: HashMap<String, String> =
-        link.run(|mut c| async move { redis::cmd("HGETALL").arg(fleet).query_async(&mut c).await }).await?;
-    Ok(fields.iter().filter_map(|(field, value)| parse_record(field, value)).collect())
+    let fields: HashMap<String, String> = link
+        .run(|mut c| async move { redis::cmd("HGETALL").arg(fleet).query_async(&mut c).await })
+        .await?;
+    Ok(fields
+        .iter()
+        .filter_map(|(field, value)| parse_record(field, value))
+        .collect())
 }
 
 fn parse_record(field: &str, value: &str) -> Option<((String, String), GroupRecord)> {
     let (stream, subscriber) = field.strip_prefix("group:")?.rsplit_once(':')?;
     let (lease, joined) = value.split_once(':')?;
-    let record = GroupRecord { lease_ms: lease.parse().ok()?, joined: joined.parse().ok()? };
+    let record = GroupRecord {
+        lease_ms: lease.parse().ok()?,
+        joined: joined.parse().ok()?,
+    };
     Some(((stream.to_owned(), subscriber.to_owned()), record))
 }
 
@@ -66,12 +76,16 @@ pub fn wanted_groups(routing: &Routing, only: Option<&str>) -> Vec<WantedGroup> 
             lease_ms: crate::router::LEASE.as_millis() as u64,
         });
     }
-    for settings in routing.subscribers().filter(|s| only.is_none_or(|name| &*s.name == name)) {
+    for settings in routing
+        .subscribers()
+        .filter(|s| only.is_none_or(|name| &*s.name == name))
+    {
         let lease_ms = settings.lease.as_millis() as u64;
         let start = match settings.start {
             Start::New => "$".to_owned(),
             Start::Beginning => "0".to_owned(),
-            Start::At(time) => format!("{}-0", time.as_millisecond().max(0)),
+            // A group reads what comes after its ID: the last one before that time.
+            Start::At(time) => format!("{}-{}", (time.as_millisecond() - 1).max(0), u64::MAX),
         };
         let group = |stream: String, start: String| WantedGroup {
             stream,
@@ -79,20 +93,34 @@ pub fn wanted_groups(routing: &Routing, only: Option<&str>) -> Vec<WantedGroup> 
             start,
             lease_ms,
         };
-        wanted.extend(routing.streams_of(&settings.name).iter().map(|s| group(s.to_string(), start.clone())));
+        wanted.extend(
+            routing
+                .streams_of(&settings.name)
+                .iter()
+                .map(|s| group(s.to_string(), start.clone())),
+        );
         wanted.push(group(Keys::redrive_name(&settings.name), "0".into()));
     }
     wanted
 }
 
 /// Creates the groups that never existed and registers them; answers those that were lost.
-pub async fn ensure_groups(link: &Link, keys: &Keys, wanted: &[WantedGroup]) -> Result<Vec<WantedGroup>, StoreError> {
+pub async fn ensure_groups(
+    link: &Link,
+    keys: &Keys,
+    wanted: &[WantedGroup],
+) -> Result<Vec<WantedGroup>, StoreError> {
     let mut lost = Vec::new();
     for group in wanted {
         match ensure_group(link, keys, group, false).await? {
             GroupState::Lost => lost.push(group.clone()),
             GroupState::Created => {
-                tracing::info!(stream = group.stream, subscriber = group.subscriber, start = group.start, "group created");
+                tracing::info!(
+                    stream = group.stream,
+                    subscriber = group.subscriber,
+                    start = group.start,
+                    "group created"
+                );
             }
             GroupState::Exists => {}
         }
@@ -101,12 +129,26 @@ pub async fn ensure_groups(link: &Link, keys: &Keys, wanted: &[WantedGroup]) -> 
 }
 
 /// Creates one group; `recreate` it even if it was lost.
-pub async fn ensure_group(link: &Link, keys: &Keys, group: &WantedGroup, recreate: bool) -> Result<GroupState, StoreError> {
+pub async fn ensure_group(
+    link: &Link,
+    keys: &Keys,
+    group: &WantedGroup,
+    recreate: bool,
+) -> Result<GroupState, StoreError> {
     let (fleet, stream) = (keys.fleet(), keys.stream(&group.stream));
     let field = Keys::fleet_group(&group.stream, &group.subscriber);
     link.run(|mut c| async move {
         let names = (group.subscriber.as_str(), field.as_str());
-        store::ensure_group(&mut c, &fleet, &stream, names, &group.start, group.lease_ms, recreate).await
+        store::ensure_group(
+            &mut c,
+            &fleet,
+            &stream,
+            names,
+            &group.start,
+            group.lease_ms,
+            recreate,
+        )
+        .await
     })
     .await
 }
@@ -127,9 +169,19 @@ mod tests {
 
     #[test]
     fn group_records_survive_redrive_streams() {
-        let ((stream, subscriber), record) = parse_record("group:redrive:a-service:a-service", "30000:7-1").unwrap();
-        assert_eq!((stream.as_str(), subscriber.as_str()), ("redrive:a-service", "a-service"));
-        assert_eq!(record, GroupRecord { lease_ms: 30000, joined: EntryId { ms: 7, seq: 1 } });
+        let ((stream, subscriber), record) =
+            parse_record("group:redrive:a-service:a-service", "30000:7-1").unwrap();
+        assert_eq!(
+            (stream.as_str(), subscriber.as_str()),
+            ("redrive:a-service", "a-service")
+        );
+        assert_eq!(
+            record,
+            GroupRecord {
+                lease_ms: 30000,
+                joined: EntryId { ms: 7, seq: 1 }
+            }
+        );
         assert!(parse_record("dataset", "x").is_none());
     }
 }

@@ -44,8 +44,16 @@ impl Identity {
         generation: u64,
     ) -> Result<Self, StoreError> {
         let nonce = Uuid::new_v4().simple().to_string()[..8].to_owned();
-        let mut identity = Self { subscriber: subscriber.to_owned(), name: String::new(), nonce };
-        let how = if name.is_some() { Announce::Replace } else { Announce::Claim };
+        let mut identity = Self {
+            subscriber: subscriber.to_owned(),
+            name: String::new(),
+            nonce,
+        };
+        let how = if name.is_some() {
+            Announce::Replace
+        } else {
+            Announce::Claim
+        };
         for number in 1.. {
             identity.name = name.map_or_else(|| format!("{}-{number}", host()), str::to_owned);
             if identity.register(link, keys, how, generation).await? {
@@ -56,11 +64,22 @@ impl Identity {
     }
 
     /// A sign of life. False: another process has taken the name over.
-    pub async fn renew(&self, link: &Link, keys: &Keys, generation: u64) -> Result<bool, StoreError> {
+    pub async fn renew(
+        &self,
+        link: &Link,
+        keys: &Keys,
+        generation: u64,
+    ) -> Result<bool, StoreError> {
         self.register(link, keys, Announce::Renew, generation).await
     }
 
-    async fn register(&self, link: &Link, keys: &Keys, how: Announce, generation: u64) -> Result<bool, StoreError> {
+    async fn register(
+        &self,
+        link: &Link,
+        keys: &Keys,
+        how: Announce,
+        generation: u64,
+    ) -> Result<bool, StoreError> {
         let key = keys.worker(&self.subscriber, &self.name);
         let fields = [
             ("host", host()),
@@ -79,7 +98,8 @@ impl Identity {
     /// Takes the announcement back.
     pub async fn withdraw(&self, link: &Link, keys: &Keys) -> Result<(), StoreError> {
         let key = keys.worker(&self.subscriber, &self.name);
-        link.run(|mut c| async move { redis::cmd("DEL").arg(key).exec_async(&mut c).await }).await
+        link.run(|mut c| async move { redis::cmd("DEL").arg(key).exec_async(&mut c).await })
+            .await
     }
 }
 
@@ -92,7 +112,11 @@ pub fn host() -> String {
         .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
         .take(64)
         .collect();
-    if plain.is_empty() { "host".to_owned() } else { plain }
+    if plain.is_empty() {
+        "host".to_owned()
+    } else {
+        plain
+    }
 }
 
 /// Whether a consumer is an earlier life of this name.
@@ -108,13 +132,21 @@ pub async fn join(link: &Link, keys: &Keys, config: &Config) -> Result<Membershi
     let fleet = keys.fleet();
     let fresh = Uuid::new_v4().to_string();
     let hash = config.content_hash;
-    link.run(|mut c| async move { store::join_fleet(&mut c, &fleet, &fresh, hash).await }).await
+    link.run(|mut c| async move { store::join_fleet(&mut c, &fleet, &fresh, hash).await })
+        .await
 }
 
 /// The dataset that Redis holds now, if it holds one.
 pub async fn current_dataset(link: &Link, keys: &Keys) -> Result<Option<String>, StoreError> {
     let fleet = keys.fleet();
-    link.run(|mut c| async move { redis::cmd("HGET").arg(fleet).arg("dataset").query_async(&mut c).await }).await
+    link.run(|mut c| async move {
+        redis::cmd("HGET")
+            .arg(fleet)
+            .arg("dataset")
+            .query_async(&mut c)
+            .await
+    })
+    .await
 }
 
 /// Why a process must not go on.
@@ -187,7 +219,11 @@ pub async fn take_over(link: &Link, holder: &Holder, identity: &Identity) {
     });
     match taken.await {
         Ok(0) => {}
-        Ok(deliveries) => tracing::info!(stream = holder.stream, deliveries, "took over what an earlier life left"),
+        Ok(deliveries) => tracing::info!(
+            stream = holder.stream,
+            deliveries,
+            "took over what an earlier life left"
+        ),
         Err(error) => tracing::warn!(%error, stream = holder.stream, "could not take over at once"),
     }
 }
@@ -198,9 +234,17 @@ async fn predecessors(
     identity: &Identity,
 ) -> Result<Vec<String>, RedisError> {
     let mut query = redis::cmd("XINFO");
-    query.arg("CONSUMERS").arg(&holder.stream).arg(&holder.group);
+    query
+        .arg("CONSUMERS")
+        .arg(&holder.stream)
+        .arg(&holder.group);
     let reply: redis::streams::StreamInfoConsumersReply = query.query_async(connection).await?;
-    Ok(reply.consumers.into_iter().map(|c| c.name).filter(|name| is_predecessor(name, identity)).collect())
+    Ok(reply
+        .consumers
+        .into_iter()
+        .map(|c| c.name)
+        .filter(|name| is_predecessor(name, identity))
+        .collect())
 }
 
 #[cfg(test)]
@@ -209,9 +253,18 @@ mod tests {
 
     #[test]
     fn only_an_earlier_life_of_the_same_name_is_a_predecessor() {
-        let me = Identity { subscriber: "s".into(), name: "host.example-1".into(), nonce: "0a1b2c3d".into() };
+        let me = Identity {
+            subscriber: "s".into(),
+            name: "host.example-1".into(),
+            nonce: "0a1b2c3d".into(),
+        };
         assert!(is_predecessor("host.example-1.ffffffff", &me));
-        for other in ["host.example-1.0a1b2c3d", "host.example-11.ffffffff", "retry", "host.example-1"] {
+        for other in [
+            "host.example-1.0a1b2c3d",
+            "host.example-11.ffffffff",
+            "retry",
+            "host.example-1",
+        ] {
             assert!(!is_predecessor(other, &me), "{other}");
         }
     }

@@ -8,10 +8,12 @@ mod groups;
 mod identity;
 
 pub use groups::{
-    GroupRecord, WantedGroup, ensure_group, ensure_groups, group_records, holder, lost_group_advice, wanted_groups,
+    GroupRecord, WantedGroup, ensure_group, ensure_groups, group_records, holder,
+    lost_group_advice, wanted_groups,
 };
 pub use identity::{
-    HEARTBEAT, Identity, Membership, MembershipLost, WORKER_TTL, check_dataset, current_dataset, host, join, keep_alive, take_over,
+    HEARTBEAT, Identity, Membership, MembershipLost, WORKER_TTL, check_dataset, current_dataset,
+    host, join, keep_alive, take_over,
 };
 
 /// The group of the routers, on the inbox.

@@ -6,14 +6,25 @@ use crate::routing::Config;
 use crate::store::{EntryId, Fields, Routed, StreamField};
 
 /// Decides where an entry goes. `targets` collects the domain streams of the batch.
-pub(crate) fn decide(id: EntryId, fields: Fields, config: &Config, targets: &mut Vec<String>) -> Routed {
+pub(crate) fn decide(
+    id: EntryId,
+    fields: Fields,
+    config: &Config,
+    targets: &mut Vec<String>,
+) -> Routed {
     match examine(&fields, config) {
         Ok((admitted, hops)) => {
-            let event = fields.0.into_iter().find(|(n, _)| n == StreamField::EVENT.as_bytes());
-            let target = targets.iter().position(|t| **t == *admitted.stream).unwrap_or_else(|| {
-                targets.push(admitted.stream.to_string());
-                targets.len() - 1
-            });
+            let event = fields
+                .0
+                .into_iter()
+                .find(|(n, _)| n == StreamField::EVENT.as_bytes());
+            let target = targets
+                .iter()
+                .position(|t| **t == *admitted.stream)
+                .unwrap_or_else(|| {
+                    targets.push(admitted.stream.to_string());
+                    targets.len() - 1
+                });
             Routed::Append {
                 event_id: admitted.envelope.event_id.to_string(),
                 content: admitted.content,
@@ -42,6 +53,8 @@ fn examine(fields: &Fields, config: &Config) -> Result<(Admitted, u32), Rejectio
             envelope: None,
         });
     };
-    let hops = fields.number(StreamField::HOPS).map_or(0, |n| n.try_into().unwrap_or(u32::MAX));
+    let hops = fields
+        .number(StreamField::HOPS)
+        .map_or(0, |n| n.try_into().unwrap_or(u32::MAX));
     admit(event, hops, config).map(|admitted| (admitted, hops))
 }

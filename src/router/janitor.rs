@@ -35,16 +35,40 @@ async fn clean(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreErr
     let routing = &config.routing;
     for stream in routing.streams() {
         // What is configured must exist, and what ever existed and was not retired as well.
-        let configured = routing.subscribers().filter(|s| routing.streams_of(&s.name).contains(&stream.name));
+        let configured = routing
+            .subscribers()
+            .filter(|s| routing.streams_of(&s.name).contains(&stream.name));
         let mut groups: BTreeSet<String> = configured.map(|s| s.name.to_string()).collect();
-        groups.extend(records.keys().filter(|(name, _)| **name == *stream.name).map(|(_, group)| group.clone()));
+        groups.extend(
+            records
+                .keys()
+                .filter(|(name, _)| **name == *stream.name)
+                .map(|(_, group)| group.clone()),
+        );
         let groups: Vec<String> = groups.into_iter().collect();
-        trim(link, &keys.stream(&stream.name), stream.maxlen, stream.retention, &groups).await?;
+        trim(
+            link,
+            &keys.stream(&stream.name),
+            stream.maxlen,
+            stream.retention,
+            &groups,
+        )
+        .await?;
     }
-    let subscribers: BTreeSet<&str> =
-        records.keys().map(|(_, s)| s.as_str()).chain(routing.subscribers().map(|s| &*s.name)).collect();
+    let subscribers: BTreeSet<&str> = records
+        .keys()
+        .map(|(_, s)| s.as_str())
+        .chain(routing.subscribers().map(|s| &*s.name))
+        .collect();
     for subscriber in subscribers.iter().copied().chain([ROUTER]) {
-        trim(link, &keys.dead(subscriber), None, Some(routing.dead_retention()), &[]).await?;
+        trim(
+            link,
+            &keys.dead(subscriber),
+            None,
+            Some(routing.dead_retention()),
+            &[],
+        )
+        .await?;
     }
     for (stream, subscriber) in records.keys() {
         drop_ghosts(link, keys, stream, subscriber).await?;
@@ -61,16 +85,30 @@ async fn trim(
 ) -> Result<(), StoreError> {
     let oldest = retention.map(|r| {
         let now = Timestamp::now().as_millisecond().max(0) as u64;
-        EntryId { ms: now.saturating_sub(r.as_millis() as u64), seq: 0 }
+        EntryId {
+            ms: now.saturating_sub(r.as_millis() as u64),
+            seq: 0,
+        }
     });
     loop {
-        let step = link.run(|mut c| async move { store::trim(&mut c, key, maxlen, oldest, STEP, groups).await }).await?;
+        let step = link
+            .run(
+                |mut c| async move { store::trim(&mut c, key, maxlen, oldest, STEP, groups).await },
+            )
+            .await?;
         if !step.missing.is_empty() {
-            tracing::error!(stream = key, group = step.missing,
-                "not trimmed: this group should exist and does not; see streamfleet group list");
+            tracing::error!(
+                stream = key,
+                group = step.missing,
+                "not trimmed: this group should exist and does not; see streamfleet group list"
+            );
         } else if !step.held_by.is_empty() {
-            tracing::warn!(stream = key, group = step.held_by, above_maxlen = step.excess,
-                "kept above its limits: this group has not settled what should go");
+            tracing::warn!(
+                stream = key,
+                group = step.held_by,
+                above_maxlen = step.excess,
+                "kept above its limits: this group has not settled what should go"
+            );
         }
         if step.trimmed == 0 || step.excess == 0 {
             return Ok(());
@@ -79,13 +117,23 @@ async fn trim(
 }
 
 /// Removes consumers whose process is gone and that own nothing.
-async fn drop_ghosts(link: &Link, keys: &Keys, stream: &str, subscriber: &str) -> Result<(), StoreError> {
+async fn drop_ghosts(
+    link: &Link,
+    keys: &Keys,
+    stream: &str,
+    subscriber: &str,
+) -> Result<(), StoreError> {
     let holder = fleet::holder(keys, stream, subscriber, "");
     let listed = link
         .run(|mut c| async move {
             let mut query = redis::cmd("XINFO");
-            query.arg("CONSUMERS").arg(keys.stream(stream)).arg(subscriber);
-            query.query_async::<redis::streams::StreamInfoConsumersReply>(&mut c).await
+            query
+                .arg("CONSUMERS")
+                .arg(keys.stream(stream))
+                .arg(subscriber);
+            query
+                .query_async::<redis::streams::StreamInfoConsumersReply>(&mut c)
+                .await
         })
         .await;
     let consumers = match listed {
@@ -100,14 +148,31 @@ async fn drop_ghosts(link: &Link, keys: &Keys, stream: &str, subscriber: &str) -
         if reserved || consumer.pending > 0 || consumer.idle < idle_ms {
             continue;
         }
-        let Some((name, nonce)) = consumer.name.rsplit_once('.') else { continue };
+        let Some((name, nonce)) = consumer.name.rsplit_once('.') else {
+            continue;
+        };
         let worker = keys.worker(subscriber, name);
-        let alive: Option<String> =
-            link.run(|mut c| async move { redis::cmd("HGET").arg(worker).arg("nonce").query_async(&mut c).await }).await?;
+        let alive: Option<String> = link
+            .run(|mut c| async move {
+                redis::cmd("HGET")
+                    .arg(worker)
+                    .arg("nonce")
+                    .query_async(&mut c)
+                    .await
+            })
+            .await?;
         if alive.as_deref() != Some(nonce) {
             let (holder, ghost) = (&holder, &consumer.name);
-            if link.run(|mut c| async move { holder.drop_consumer(&mut c, ghost).await }).await? {
-                tracing::info!(stream, subscriber, consumer = consumer.name, "removed a dead consumer");
+            if link
+                .run(|mut c| async move { holder.drop_consumer(&mut c, ghost).await })
+                .await?
+            {
+                tracing::info!(
+                    stream,
+                    subscriber,
+                    consumer = consumer.name,
+                    "removed a dead consumer"
+                );
             }
         }
     }

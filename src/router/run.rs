@@ -17,8 +17,8 @@ use crate::fleet::{self, INBOX, Identity, Membership, MembershipLost, ROUTER, Wa
 use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
-    self, Entry, Fence, Fields, Holder, Keys, Link, Redis, RouteBatch, RouteCounts, Routed, StoreError,
-    is_dataset_gone, read_streams,
+    self, Entry, Fence, Fields, Holder, Keys, Link, Redis, RouteBatch, RouteCounts, Routed,
+    StoreError, is_dataset_gone, read_streams,
 };
 
 /// Entries per batch: the script holds Redis for a few milliseconds at most.
@@ -75,25 +75,46 @@ struct Router {
 
 /// Runs one router until it is stopped.
 pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
-    let RouterOptions { redis, mut config, reread, name, stop, ready } = options;
+    let RouterOptions {
+        redis,
+        mut config,
+        reread,
+        name,
+        stop,
+        ready,
+    } = options;
     let link = redis.link();
     let active = config.borrow_and_update().clone();
     let keys = Keys::new(active.routing.namespace());
     let membership = fleet::join(&link, &keys, &active).await?;
-    let lost = fleet::ensure_groups(&link, &keys, &fleet::wanted_groups(&active.routing, None)).await?;
+    let lost =
+        fleet::ensure_groups(&link, &keys, &fleet::wanted_groups(&active.routing, None)).await?;
     announce_lost(&lost);
-    let identity = Identity::announce(&link, &keys, ROUTER, name.as_deref(), membership.generation).await?;
+    let identity =
+        Identity::announce(&link, &keys, ROUTER, name.as_deref(), membership.generation).await?;
     let inbox = fleet::holder(&keys, INBOX, ROUTER, &identity.consumer());
     fleet::take_over(&link, &inbox, &identity).await;
-    tracing::info!(consumer = identity.consumer(), generation = membership.generation, server = redis.server(),
-        "router started");
+    tracing::info!(
+        consumer = identity.consumer(),
+        generation = membership.generation,
+        server = redis.server(),
+        "router started"
+    );
     ready();
 
     let upkeep = janitor::run(link.clone(), keys.clone(), config.clone());
     let alive = fleet::keep_alive(&link, &keys, &identity, &membership, config.clone());
     let mut router = Router {
-        redis, link: link.clone(), keys: keys.clone(), inbox: inbox.clone(), membership: membership.clone(), config,
-        active, reread, reread_at: None, stop: stop.clone(),
+        redis,
+        link: link.clone(),
+        keys: keys.clone(),
+        inbox: inbox.clone(),
+        membership: membership.clone(),
+        config,
+        active,
+        reread,
+        reread_at: None,
+        stop: stop.clone(),
     };
     let outcome = tokio::select! {
         outcome = router.route_all() => outcome,
@@ -103,7 +124,8 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
     if outcome.is_ok() {
         let consumer = identity.consumer();
         let goodbye = async {
-            link.run(|mut c| async move { inbox.drop_consumer(&mut c, &consumer).await }).await?;
+            link.run(|mut c| async move { inbox.drop_consumer(&mut c, &consumer).await })
+                .await?;
             identity.withdraw(&link, &keys).await
         };
         match tokio::time::timeout(Duration::from_secs(2), goodbye).await {
@@ -140,7 +162,9 @@ impl Router {
                     None => reader.insert(self.open_reader().await?).clone(),
                 };
                 let entries = self.read(connection, client).await?;
-                let entries = entries.into_iter().map(|Entry { id, fields }| (Fence { id, count: 1 }, fields));
+                let entries = entries
+                    .into_iter()
+                    .map(|Entry { id, fields }| (Fence { id, count: 1 }, fields));
                 self.route(entries.collect()).await
             };
             match step.await {
@@ -186,7 +210,10 @@ impl Router {
         };
         match applied.await {
             Ok(membership) => {
-                tracing::info!(generation = membership.generation, "the new routing.yaml is in force");
+                tracing::info!(
+                    generation = membership.generation,
+                    "the new routing.yaml is in force"
+                );
                 self.membership.generation = membership.generation;
                 self.active = new;
                 Ok(())
@@ -200,15 +227,32 @@ impl Router {
 
     async fn open_reader(&self) -> Result<(MultiplexedConnection, i64), StoreError> {
         let mut connection = self.redis.dedicated(BLOCK).await?;
-        let client =
-            redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await.map_err(|e| self.redis.error(e))?;
+        let client = redis::cmd("CLIENT")
+            .arg("ID")
+            .query_async(&mut connection)
+            .await
+            .map_err(|e| self.redis.error(e))?;
         Ok((connection, client))
     }
 
-    async fn read(&self, mut connection: MultiplexedConnection, client: i64) -> Result<Vec<Entry>, StoreError> {
+    async fn read(
+        &self,
+        mut connection: MultiplexedConnection,
+        client: i64,
+    ) -> Result<Vec<Entry>, StoreError> {
         let mut command = redis::cmd("XREADGROUP");
-        command.arg("GROUP").arg(ROUTER).arg(&self.inbox.consumer).arg("COUNT").arg(BATCH);
-        command.arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS").arg(&self.inbox.stream).arg(">");
+        command
+            .arg("GROUP")
+            .arg(ROUTER)
+            .arg(&self.inbox.consumer)
+            .arg("COUNT")
+            .arg(BATCH);
+        command
+            .arg("BLOCK")
+            .arg(BLOCK.as_millis() as u64)
+            .arg("STREAMS")
+            .arg(&self.inbox.stream)
+            .arg(">");
         let mut reply = std::pin::pin!(command.query_async::<redis::Value>(&mut connection));
         let reply = tokio::select! {
             reply = &mut reply => reply,
@@ -221,23 +265,37 @@ impl Router {
                 reply.await
             }
         };
-        let streams = reply.and_then(|value| Ok(read_streams(value)?)).map_err(|e| self.redis.error(e))?;
-        Ok(streams.into_iter().flat_map(|(_, entries)| entries).collect())
+        let streams = reply
+            .and_then(|value| Ok(read_streams(value)?))
+            .map_err(|e| self.redis.error(e))?;
+        Ok(streams
+            .into_iter()
+            .flat_map(|(_, entries)| entries)
+            .collect())
     }
 
     /// Brings back what a dead router had read.
     async fn reclaim(&mut self) -> Result<(), StoreError> {
         let inbox = self.inbox.clone();
         let lease = LEASE.as_millis() as u64;
-        let (claimed, lost) =
-            self.link.run(|mut c| async move { inbox.reclaim(&mut c, lease, BATCH).await }).await?;
+        let (claimed, lost) = self
+            .link
+            .run(|mut c| async move { inbox.reclaim(&mut c, lease, BATCH).await })
+            .await?;
         for id in lost {
-            tracing::error!(entry = id, "LOST: the entry was deleted from the inbox while it was pending");
+            tracing::error!(
+                entry = id,
+                "LOST: the entry was deleted from the inbox while it was pending"
+            );
         }
         if !claimed.is_empty() {
-            tracing::info!(entries = claimed.len(), "routing what another router had read");
+            tracing::info!(
+                entries = claimed.len(),
+                "routing what another router had read"
+            );
         }
-        self.route(claimed.into_iter().map(|c| (c.fence, c.fields)).collect()).await
+        self.route(claimed.into_iter().map(|c| (c.fence, c.fields)).collect())
+            .await
     }
 
     async fn route(&mut self, entries: Vec<(Fence, Fields)>) -> Result<(), StoreError> {
@@ -257,7 +315,9 @@ impl Router {
                 Err(error) if error.redis().and_then(RedisError::code) == Some("WRONGTYPE") => {
                     break self.route_apart(&routed, &targets, error).await?;
                 }
-                Err(error) if self.stop.is_cancelled() || error.redis().is_some_and(is_dataset_gone) => {
+                Err(error)
+                    if self.stop.is_cancelled() || error.redis().is_some_and(is_dataset_gone) =>
+                {
                     return Err(error);
                 }
                 Err(error) => {
@@ -267,24 +327,52 @@ impl Router {
                 }
             }
         };
-        let RouteCounts { routed, duplicates, conflicts, refused, fenced } = counts;
+        let RouteCounts {
+            routed,
+            duplicates,
+            conflicts,
+            refused,
+            fenced,
+        } = counts;
         if conflicts + refused > 0 {
-            tracing::warn!(refused = conflicts + refused, "refused events: see streamfleet dead list --subscriber router");
+            tracing::warn!(
+                refused = conflicts + refused,
+                "refused events: see streamfleet dead list --subscriber router"
+            );
         }
-        tracing::debug!(routed, duplicates, conflicts, refused, fenced, "batch routed");
+        tracing::debug!(
+            routed,
+            duplicates,
+            conflicts,
+            refused,
+            fenced,
+            "batch routed"
+        );
         Ok(())
     }
 
-    async fn send(&self, entries: &[(Fence, Routed)], targets: &[String]) -> Result<RouteCounts, StoreError> {
+    async fn send(
+        &self,
+        entries: &[(Fence, Routed)],
+        targets: &[String],
+    ) -> Result<RouteCounts, StoreError> {
         let window = self.active.routing.dedupe_window();
         let (seen, seen_ttl_ms) = seen_buckets(&self.keys, window);
         let targets: Vec<_> = targets.iter().map(|name| self.keys.stream(name)).collect();
         let (dead, now) = (self.keys.dead(ROUTER), Timestamp::now().to_string());
         let batch = RouteBatch {
-            inbox: &self.inbox, dead: &dead, seen: &seen, seen_ttl_ms, targets: &targets, now: &now, entries,
+            inbox: &self.inbox,
+            dead: &dead,
+            seen: &seen,
+            seen_ttl_ms,
+            targets: &targets,
+            now: &now,
+            entries,
         };
         let batch = &batch;
-        self.link.run(|mut c| async move { store::route(&mut c, batch).await }).await
+        self.link
+            .run(|mut c| async move { store::route(&mut c, batch).await })
+            .await
     }
 
     /// Some key of the batch has the wrong type. What goes elsewhere is routed all the same; the
@@ -311,7 +399,10 @@ impl Router {
                     _ => None,
                 })
                 .collect();
-            match self.send(&part, name.map(std::slice::from_ref).unwrap_or_default()).await {
+            match self
+                .send(&part, name.map(std::slice::from_ref).unwrap_or_default())
+                .await
+            {
                 Ok(counts) => {
                     total.routed += counts.routed;
                     total.duplicates += counts.duplicates;
@@ -326,19 +417,32 @@ impl Router {
                 }
             }
         }
-        if total == RouteCounts::default() { Err(first) } else { Ok(total) }
+        if total == RouteCounts::default() {
+            Err(first)
+        } else {
+            Ok(total)
+        }
     }
 
     /// Before refusing what a newer configuration might accept: reads the file again, if another
     /// process runs a newer one.
-    async fn look_for_newer_config(&mut self, entries: &[(Fence, Fields)]) -> Result<(), StoreError> {
+    async fn look_for_newer_config(
+        &mut self,
+        entries: &[(Fence, Fields)],
+    ) -> Result<(), StoreError> {
         const AT_MOST_EVERY: Duration = Duration::from_secs(2);
-        if self.reread_at.is_some_and(|at| at.elapsed() < AT_MOST_EVERY)
-            || !entries.iter().any(|(_, fields)| might_pass_with_newer_config(fields, &self.active))
+        if self
+            .reread_at
+            .is_some_and(|at| at.elapsed() < AT_MOST_EVERY)
+            || !entries
+                .iter()
+                .any(|(_, fields)| might_pass_with_newer_config(fields, &self.active))
         {
             return Ok(());
         }
-        let newest = fleet::join(&self.link, &self.keys, &self.active).await?.newest;
+        let newest = fleet::join(&self.link, &self.keys, &self.active)
+            .await?
+            .newest;
         if newest > self.membership.generation {
             self.reread_at = Some(Instant::now());
             (self.reread)();
@@ -353,19 +457,34 @@ impl Router {
     async fn wait_for_memory(&self) -> Result<(), StoreError> {
         let mut announced = false;
         while !self.stop.is_cancelled() {
-            let info: String = self
-                .link
-                .run(|mut c| async move { redis::cmd("INFO").arg("memory").query_async(&mut c).await })
-                .await?;
+            let info: String =
+                self.link
+                    .run(|mut c| async move {
+                        redis::cmd("INFO").arg("memory").query_async(&mut c).await
+                    })
+                    .await?;
             let number = |name: &str| {
-                info.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<f64>().ok())
+                info.lines().find_map(|l| {
+                    l.strip_prefix(name)?
+                        .strip_prefix(':')?
+                        .trim()
+                        .parse::<f64>()
+                        .ok()
+                })
             };
-            let (used, max) = (number("used_memory").unwrap_or(0.0), number("maxmemory").unwrap_or(0.0));
+            let (used, max) = (
+                number("used_memory").unwrap_or(0.0),
+                number("maxmemory").unwrap_or(0.0),
+            );
             if max <= 0.0 || used < max * MEMORY_LIMIT {
                 break;
             }
             if !announced {
-                tracing::error!(used, maxmemory = max, "PAUSED: Redis is nearly full; events wait in the inbox");
+                tracing::error!(
+                    used,
+                    maxmemory = max,
+                    "PAUSED: Redis is nearly full; events wait in the inbox"
+                );
                 announced = true;
             }
             tokio::time::sleep(UPKEEP).await;
@@ -378,10 +497,18 @@ impl Router {
 /// future is read too: another router's clock may be ahead of ours.
 fn seen_buckets(keys: &Keys, window: Duration) -> (Vec<String>, u64) {
     let size = (window.as_millis() as u64 / BUCKETS).max(1);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64;
     let current = now / size;
-    let others = (1..=BUCKETS).map(|back| current.saturating_sub(back)).chain([current + 1]);
-    let buckets = std::iter::once(current).chain(others).map(|bucket| keys.seen(bucket)).collect();
+    let others = (1..=BUCKETS)
+        .map(|back| current.saturating_sub(back))
+        .chain([current + 1]);
+    let buckets = std::iter::once(current)
+        .chain(others)
+        .map(|bucket| keys.seen(bucket))
+        .collect();
     (buckets, size * (BUCKETS + 2))
 }
 
@@ -393,6 +520,9 @@ mod tests {
     fn buckets_cover_the_window() {
         let (buckets, ttl) = seen_buckets(&Keys::new(None), Duration::from_secs(86_400));
         assert_eq!(buckets.len() as u64, BUCKETS + 2);
-        assert!(ttl >= 86_400_000 * 3 / 2, "a bucket outlives the window of its last entry");
+        assert!(
+            ttl >= 86_400_000 * 3 / 2,
+            "a bucket outlives the window of its last entry"
+        );
     }
 }

@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::Xxh3;
 pub use self::model::json_schema;
 pub(crate) use self::problem::read_bounded;
 pub use self::problem::{ConfigError, Problem, Severity};
-pub use self::table::{Backoff, Limits, Route, Routing, Start, StreamSettings, SubscriberSettings};
+pub use self::table::{Limits, Route, Routing, Start, StreamSettings, SubscriberSettings};
 
 use self::model::Model;
 use self::yaml::{Node, Yaml};
@@ -43,6 +43,8 @@ pub struct Config {
     pub content_hash: u64,
     /// The file that it was loaded from.
     pub path: PathBuf,
+    /// The folder of the schemas.
+    pub schema_folder: PathBuf,
 }
 
 impl Config {
@@ -98,6 +100,7 @@ impl Config {
                     schemas: Arc::clone(schemas),
                     warnings: problems,
                     content_hash: hash.digest(),
+                    schema_folder: schema_folder(path, &model),
                     path: path.to_owned(),
                 })
             }
@@ -131,9 +134,14 @@ fn not_a_map(path: &Path, tree: &Node) -> Problem {
     Problem::error(path, message, fix).at(1, 1)
 }
 
+fn schema_folder(path: &Path, model: &Model) -> PathBuf {
+    path.parent()
+        .unwrap_or(Path::new(""))
+        .join(model.schemas.as_deref().unwrap_or("schemas"))
+}
+
 fn load_schemas(path: &Path, tree: &Node, model: &Model) -> Result<SchemaSet, Vec<Problem>> {
-    let folder = model.schemas.as_deref().unwrap_or("schemas");
-    let folder = path.parent().unwrap_or(Path::new("")).join(folder);
+    let folder = schema_folder(path, model);
     if folder.is_dir() {
         return SchemaSet::load(&folder);
     }

@@ -10,6 +10,7 @@ use super::check::Checked;
 use super::duration::Span;
 use super::model::{Model, SettingsModel};
 use crate::event_type::EventType;
+use crate::retry::Backoff;
 use crate::schemas::SchemaSet;
 
 /// The compiled routing table.
@@ -75,19 +76,6 @@ pub struct SubscriberSettings {
     pub start: Start,
     /// The binary that serves it.
     pub worker: String,
-}
-
-/// Exponential waits between attempts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Backoff {
-    /// The wait after the first failure.
-    pub initial: Duration,
-    /// What each wait is multiplied by for the next, at least 1.
-    pub multiplier: f64,
-    /// The longest wait.
-    pub max: Duration,
-    /// The share of each wait that is random, 0 to 1.
-    pub jitter: f64,
 }
 
 /// Where a new group starts to read.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::retry::Backoff;
 
 const TYPES: [&str; 6] = [
     "User.Created",

@@ -41,7 +41,8 @@ impl FromStr for EntryId {
 impl FromRedisValue for EntryId {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
         let text = String::from_redis_value(value)?;
-        text.parse().map_err(|e: InvalidEntryId| ParsingError::from(e.to_string()))
+        text.parse()
+            .map_err(|e: InvalidEntryId| ParsingError::from(e.to_string()))
     }
 }
 
@@ -76,7 +77,10 @@ pub struct Fields(pub Vec<(Vec<u8>, Vec<u8>)>);
 impl Fields {
     /// The first field of that name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(n, _)| n == name.as_bytes()).map(|(_, v)| v.as_slice())
+        self.0
+            .iter()
+            .find(|(n, _)| n == name.as_bytes())
+            .map(|(_, v)| v.as_slice())
     }
     /// The same as text; what is not UTF-8 counts as absent.
     pub fn text(&self, name: &str) -> Option<&str> {
@@ -138,7 +142,10 @@ pub fn read_streams(value: Value) -> Result<Vec<(String, Vec<Entry>)>, ParsingEr
         Value::Map(pairs) => pairs
             .into_iter()
             .map(|(key, entries)| {
-                Ok((String::from_redis_value(key)?, Vec::from_redis_value(entries)?))
+                Ok((
+                    String::from_redis_value(key)?,
+                    Vec::from_redis_value(entries)?,
+                ))
             })
             .collect(),
         other => FromRedisValue::from_redis_value(other),
@@ -151,7 +158,9 @@ mod tests {
 
     #[test]
     fn ids_order_as_numbers() {
-        let ids: Vec<EntryId> = ["9-1", "10-0", "10-11", "10-9"].map(|t| t.parse().unwrap()).into();
+        let ids: Vec<EntryId> = ["9-1", "10-0", "10-11", "10-9"]
+            .map(|t| t.parse().unwrap())
+            .into();
         assert!(ids[0] < ids[1] && ids[3] < ids[2]);
         assert_eq!(ids[2].to_string(), "10-11");
         for bad in ["", "-", "a-1", "1-b", "1-2-3", "-1-0"] {
@@ -162,8 +171,14 @@ mod tests {
     #[test]
     fn decodes_a_reply_in_order_and_survives_odd_fields() {
         let bulk = |t: &str| Value::BulkString(t.as_bytes().to_vec());
-        let entry = Value::Array(vec![bulk("5-1"), Value::Array(vec![bulk("b"), bulk("1"), bulk("a"), bulk("\u{1}")])]);
-        let reply = Value::Array(vec![Value::Array(vec![bulk("s"), Value::Array(vec![entry])])]);
+        let entry = Value::Array(vec![
+            bulk("5-1"),
+            Value::Array(vec![bulk("b"), bulk("1"), bulk("a"), bulk("\u{1}")]),
+        ]);
+        let reply = Value::Array(vec![Value::Array(vec![
+            bulk("s"),
+            Value::Array(vec![entry]),
+        ])]);
         let streams = read_streams(reply).unwrap();
         assert_eq!(streams[0].0, "s");
         assert_eq!(streams[0].1[0].fields.text("b"), Some("1"));

@@ -15,7 +15,12 @@ pub struct Keys {
 impl Keys {
     /// Keys under `<namespace>:`, or bare.
     pub fn new(namespace: Option<&str>) -> Self {
-        Self { prefix: namespace.map(|n| format!("{n}:")).unwrap_or_default().into() }
+        Self {
+            prefix: namespace
+                .map(|n| format!("{n}:"))
+                .unwrap_or_default()
+                .into(),
+        }
     }
 
     fn key(&self, rest: impl Display) -> String {

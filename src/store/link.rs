@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, RedisError, ServerErrorKind};
+use redis::{
+    AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, RedisError, ServerErrorKind,
+};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -23,7 +25,9 @@ const POOL_SIZE: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The URL is not one that this program can use.
-    #[error("the Redis URL cannot be used: {0}. Write redis://host:port/db or unix:///path/to/socket")]
+    #[error(
+        "the Redis URL cannot be used: {0}. Write redis://host:port/db or unix:///path/to/socket"
+    )]
     Url(String),
     /// Redis could not be reached, or answered with an error.
     #[error("Redis at {server}: {cause}")]
@@ -48,7 +52,10 @@ impl StoreError {
     pub fn redis(&self) -> Option<&RedisError> {
         match self {
             Self::Redis { cause, .. } => Some(cause),
-            Self::Pool { cause: deadpool_redis::PoolError::Backend(cause), .. } => Some(cause),
+            Self::Pool {
+                cause: deadpool_redis::PoolError::Backend(cause),
+                ..
+            } => Some(cause),
             _ => None,
         }
     }
@@ -74,8 +81,9 @@ impl Redis {
         let info = connection_info(url)?;
         let server: Arc<str> = info.addr().to_string().into();
         let unusable = |e: RedisError| StoreError::Url(e.to_string());
-        let manager = deadpool_redis::Manager::new_with_config(info.clone(), config(RESPONSE_TIMEOUT))
-            .map_err(unusable)?;
+        let manager =
+            deadpool_redis::Manager::new_with_config(info.clone(), config(RESPONSE_TIMEOUT))
+                .map_err(unusable)?;
         let pool = deadpool_redis::Pool::builder(manager)
             .max_size(POOL_SIZE)
             .runtime(deadpool_redis::Runtime::Tokio1)
@@ -84,7 +92,11 @@ impl Redis {
             .recycle_timeout(Some(CONNECT_TIMEOUT))
             .build()
             .map_err(|e| StoreError::Url(e.to_string()))?;
-        Ok(Self { client: redis::Client::open(info).map_err(unusable)?, pool, server })
+        Ok(Self {
+            client: redis::Client::open(info).map_err(unusable)?,
+            pool,
+            server,
+        })
     }
 
     /// The server's address, without credentials: fit for logs.
@@ -94,23 +106,36 @@ impl Redis {
 
     /// A pooled connection for short commands.
     pub async fn pool(&self) -> Result<deadpool_redis::Connection, StoreError> {
-        self.pool.get().await.map_err(|cause| StoreError::Pool { server: self.server.to_string(), cause })
+        self.pool.get().await.map_err(|cause| StoreError::Pool {
+            server: self.server.to_string(),
+            cause,
+        })
     }
 
     /// A connection of one's own whose answers may take `patience` (BLOCK) and then some.
     pub async fn dedicated(&self, patience: Duration) -> Result<MultiplexedConnection, StoreError> {
         let config = config(patience + RESPONSE_TIMEOUT);
-        self.client.get_multiplexed_async_connection_with_config(&config).await.map_err(|e| self.error(e))
+        self.client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|e| self.error(e))
     }
 
     /// Wraps an error of the client library with the server's address.
     pub fn error(&self, cause: RedisError) -> StoreError {
-        StoreError::Redis { server: self.server.to_string(), cause }
+        StoreError::Redis {
+            server: self.server.to_string(),
+            cause,
+        }
     }
 
     /// A shared connection that heals.
     pub fn link(&self) -> Link {
-        Link { redis: self.clone(), current: Arc::new(Mutex::new(None)), epoch: Arc::new(AtomicU64::new(0)) }
+        Link {
+            redis: self.clone(),
+            current: Arc::new(Mutex::new(None)),
+            epoch: Arc::new(AtomicU64::new(0)),
+        }
     }
 }
 

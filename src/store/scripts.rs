@@ -52,7 +52,8 @@ pub enum Settled {
 impl FromRedisValue for Settled {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
         let text = String::from_redis_value(value)?;
-        Self::parse(&text).ok_or_else(|| format!("unknown answer {text:?} of a settle script").into())
+        Self::parse(&text)
+            .ok_or_else(|| format!("unknown answer {text:?} of a settle script").into())
     }
 }
 
@@ -136,9 +137,13 @@ impl Holder {
         deliveries: &[(Fence, bool)],
     ) -> Result<Vec<Settled>, RedisError> {
         let mut call = self.settle(&ACK);
-        call.arg(&self.group).arg(&self.consumer).arg(flag(self.delete_settled));
+        call.arg(&self.group)
+            .arg(&self.consumer)
+            .arg(flag(self.delete_settled));
         for (fence, troubled) in deliveries {
-            call.arg(fence.id.to_string()).arg(fence.count).arg(flag(*troubled));
+            call.arg(fence.id.to_string())
+                .arg(fence.count)
+                .arg(flag(*troubled));
         }
         call.invoke_async(connection).await
     }
@@ -155,8 +160,13 @@ impl Holder {
     ) -> Result<Committed, RedisError> {
         let mut call = self.settle(&COMMIT);
         call.key(inbox).key(keys);
-        call.arg(&self.group).arg(&self.consumer).arg(fence.id.to_string()).arg(fence.count);
-        call.arg(flag(troubled)).arg(flag(self.delete_settled)).arg(request);
+        call.arg(&self.group)
+            .arg(&self.consumer)
+            .arg(fence.id.to_string())
+            .arg(fence.count);
+        call.arg(flag(troubled))
+            .arg(flag(self.delete_settled))
+            .arg(request);
         call.invoke_async(connection).await
     }
 
@@ -176,9 +186,16 @@ impl Holder {
         connection: &mut MultiplexedConnection,
         deliveries: &[Fence],
     ) -> Result<Vec<Settled>, RedisError> {
-        let parked: Vec<_> =
-            deliveries.iter().map(|&fence| Parked { fence, delay_ms: 0, log: String::new() }).collect();
-        self.park(connection, RELEASED, BEYOND_ANY_LEASE_MS, &parked).await
+        let parked: Vec<_> = deliveries
+            .iter()
+            .map(|&fence| Parked {
+                fence,
+                delay_ms: 0,
+                log: String::new(),
+            })
+            .collect();
+        self.park(connection, RELEASED, BEYOND_ANY_LEASE_MS, &parked)
+            .await
     }
 
     async fn park(
@@ -189,9 +206,13 @@ impl Holder {
         deliveries: &[Parked],
     ) -> Result<Vec<Settled>, RedisError> {
         let mut call = self.settle(&PARK);
-        call.arg(&self.group).arg(&self.consumer).arg(target).arg(lease_ms);
+        call.arg(&self.group)
+            .arg(&self.consumer)
+            .arg(target)
+            .arg(lease_ms);
         for parked in deliveries {
-            call.arg(parked.fence.id.to_string()).arg(parked.fence.count);
+            call.arg(parked.fence.id.to_string())
+                .arg(parked.fence.count);
             call.arg(parked.delay_ms).arg(&parked.log);
         }
         call.invoke_async(connection).await
@@ -207,7 +228,10 @@ impl Holder {
     ) -> Result<Settled, RedisError> {
         let mut call = self.settle(&DEAD_LETTER);
         call.key(dead);
-        call.arg(&self.group).arg(&self.consumer).arg(fence.id.to_string()).arg(fence.count);
+        call.arg(&self.group)
+            .arg(&self.consumer)
+            .arg(fence.id.to_string())
+            .arg(fence.count);
         call.arg(flag(self.delete_settled));
         push_fields(&mut call, letter);
         call.invoke_async(connection).await
@@ -221,7 +245,11 @@ impl Holder {
         limit: usize,
     ) -> Result<(Vec<Claimed>, Vec<String>), RedisError> {
         let mut call = self.settle(&RECLAIM);
-        call.key(&self.stats).arg(&self.group).arg(&self.consumer).arg(lease_ms).arg(limit);
+        call.key(&self.stats)
+            .arg(&self.group)
+            .arg(&self.consumer)
+            .arg(lease_ms)
+            .arg(limit);
         call.invoke_async(connection).await
     }
 
@@ -233,7 +261,11 @@ impl Holder {
         limit: usize,
     ) -> Result<usize, RedisError> {
         let mut call = self.settle(&TAKE_OVER);
-        call.key(&self.stats).arg(&self.group).arg(predecessor).arg(BEYOND_ANY_LEASE_MS).arg(limit);
+        call.key(&self.stats)
+            .arg(&self.group)
+            .arg(predecessor)
+            .arg(BEYOND_ANY_LEASE_MS)
+            .arg(limit);
         call.invoke_async(connection).await
     }
 
@@ -257,7 +289,12 @@ impl Holder {
         connection: &mut MultiplexedConnection,
         consumer: &str,
     ) -> Result<bool, RedisError> {
-        DROP_CONSUMER.key(&self.stream).arg(&self.group).arg(consumer).invoke_async(connection).await
+        DROP_CONSUMER
+            .key(&self.stream)
+            .arg(&self.group)
+            .arg(consumer)
+            .invoke_async(connection)
+            .await
     }
 }
 
@@ -302,7 +339,12 @@ pub struct Claimed {
 impl FromRedisValue for Claimed {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
         let (id, fields, count, starts, log) = FromRedisValue::from_redis_value(value)?;
-        Ok(Self { fence: Fence { id, count }, fields, starts, log })
+        Ok(Self {
+            fence: Fence { id, count },
+            fields,
+            starts,
+            log,
+        })
     }
 }
 
@@ -367,20 +409,44 @@ pub struct RouteBatch<'a> {
 const FIRST_SEEN_KEY: usize = 5;
 
 /// Routes a batch in one atomic step.
-pub async fn route(connection: &mut MultiplexedConnection, batch: &RouteBatch<'_>) -> Result<RouteCounts, RedisError> {
+pub async fn route(
+    connection: &mut MultiplexedConnection,
+    batch: &RouteBatch<'_>,
+) -> Result<RouteCounts, RedisError> {
     let (Some(first), Some(last)) = (batch.entries.first(), batch.entries.last()) else {
         return Ok(RouteCounts::default());
     };
     let mut call = ROUTE.key(&batch.inbox.stream);
-    call.key(batch.dead).key(&batch.inbox.stats).key(&batch.inbox.attempts).key(batch.seen).key(batch.targets);
-    call.arg(&batch.inbox.group).arg(&batch.inbox.consumer).arg(batch.seen.len());
-    call.arg(batch.seen_ttl_ms).arg(batch.now).arg(first.0.id.to_string()).arg(last.0.id.to_string());
+    call.key(batch.dead)
+        .key(&batch.inbox.stats)
+        .key(&batch.inbox.attempts)
+        .key(batch.seen)
+        .key(batch.targets);
+    call.arg(&batch.inbox.group)
+        .arg(&batch.inbox.consumer)
+        .arg(batch.seen.len());
+    call.arg(batch.seen_ttl_ms)
+        .arg(batch.now)
+        .arg(first.0.id.to_string())
+        .arg(last.0.id.to_string());
     for (fence, routed) in batch.entries {
         call.arg(fence.id.to_string()).arg(fence.count);
         match routed {
-            Routed::Append { event_id, content, target, event_type, to, hops, event } => {
+            Routed::Append {
+                event_id,
+                content,
+                target,
+                event_type,
+                to,
+                hops,
+                event,
+            } => {
                 let key = FIRST_SEEN_KEY + batch.seen.len() + target;
-                call.arg("route").arg(event_id).arg(content).arg(key).arg(event_type);
+                call.arg("route")
+                    .arg(event_id)
+                    .arg(content)
+                    .arg(key)
+                    .arg(event_type);
                 call.arg(&**to).arg(*hops).arg(event.as_slice());
             }
             Routed::Dead(letter) => {
@@ -390,7 +456,13 @@ pub async fn route(connection: &mut MultiplexedConnection, batch: &RouteBatch<'_
         }
     }
     let (routed, duplicates, conflicts, refused, fenced) = call.invoke_async(connection).await?;
-    Ok(RouteCounts { routed, duplicates, conflicts, refused, fenced })
+    Ok(RouteCounts {
+        routed,
+        duplicates,
+        conflicts,
+        refused,
+        fenced,
+    })
 }
 
 /// What a process learns when it joins the fleet.
@@ -414,7 +486,11 @@ pub async fn join_fleet(
     let mut call = JOIN_FLEET.key(fleet);
     call.arg(fresh_dataset).arg(format!("{config:016x}"));
     let (dataset, generation, newest) = call.invoke_async(connection).await?;
-    Ok(Membership { dataset, generation, newest })
+    Ok(Membership {
+        dataset,
+        generation,
+        newest,
+    })
 }
 
 /// Whether a group is there.
@@ -439,7 +515,11 @@ pub async fn ensure_group(
     recreate: bool,
 ) -> Result<GroupState, RedisError> {
     let mut call = ENSURE_GROUP.key(fleet);
-    call.key(stream).arg(group.0).arg(group.1).arg(start).arg(lease_ms);
+    call.key(stream)
+        .arg(group.0)
+        .arg(group.1)
+        .arg(start)
+        .arg(lease_ms);
     call.arg(if recreate { "recreate" } else { "ensure" });
     let answer: String = call.invoke_async(connection).await?;
     Ok(match answer.as_str() {
@@ -469,7 +549,11 @@ pub async fn retire_group(
     give_up: bool,
 ) -> Result<Retired, RedisError> {
     let mut call = RETIRE_GROUP.key(fleet);
-    call.key(&holder.stream).key(&holder.attempts).arg(&holder.group).arg(fleet_field).arg(flag(give_up));
+    call.key(&holder.stream)
+        .key(&holder.attempts)
+        .arg(&holder.group)
+        .arg(fleet_field)
+        .arg(flag(give_up));
     let answer: String = call.invoke_async(connection).await?;
     Ok(match answer.as_str() {
         "RETIRED" => Retired::Done,
@@ -535,9 +619,16 @@ pub async fn trim(
 ) -> Result<Trimmed, RedisError> {
     let mut call = TRIM.key(stream);
     call.arg(maxlen.map(|n| n.to_string()).unwrap_or_default());
-    call.arg(oldest.map(|id| id.to_string()).unwrap_or_default()).arg(step).arg(groups);
+    call.arg(oldest.map(|id| id.to_string()).unwrap_or_default())
+        .arg(step)
+        .arg(groups);
     let (trimmed, excess, held_by, missing) = call.invoke_async(connection).await?;
-    Ok(Trimmed { trimmed, excess, held_by, missing })
+    Ok(Trimmed {
+        trimmed,
+        excess,
+        held_by,
+        missing,
+    })
 }
 
 /// Moves a dead letter to `target` as a new entry; false if it is no longer there.

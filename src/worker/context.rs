@@ -51,7 +51,10 @@ impl NewEvent {
     /// A fact about an entity, such as `StockReserved`, with its data.
     pub fn new(event_type: &str, data: &impl Serialize) -> Result<Self, EffectError> {
         let data = serde_json::to_string(data).map_err(|e| EffectError::Json(e.to_string()))?;
-        Ok(Self { event_type: event_type.to_owned(), data })
+        Ok(Self {
+            event_type: event_type.to_owned(),
+            data,
+        })
     }
 }
 
@@ -85,7 +88,12 @@ impl StoredEvent {
                 at: text("at")?.parse().ok()?,
             })
         };
-        read().ok_or_else(|| HandlerError::reject(format_args!("entry {} of {key} is not a stored event", entry.id)))
+        read().ok_or_else(|| {
+            HandlerError::reject(format_args!(
+                "entry {} of {key} is not a stored event",
+                entry.id
+            ))
+        })
     }
 }
 
@@ -106,7 +114,15 @@ impl Context {
         attempt: u32,
         stop: CancellationToken,
     ) -> Self {
-        Self { env, event, config, attempt, stop, connection: None, effects: Effects::default() }
+        Self {
+            env,
+            event,
+            config,
+            attempt,
+            stop,
+            connection: None,
+            effects: Effects::default(),
+        }
     }
 
     /// Which attempt this is, from 1: recorded failures + 1.
@@ -127,7 +143,10 @@ impl Context {
 
     // --- reads -------------------------------------------------------------------------------
 
-    async fn query<T: redis::FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, HandlerError> {
+    async fn query<T: redis::FromRedisValue>(
+        &mut self,
+        command: &redis::Cmd,
+    ) -> Result<T, HandlerError> {
         // Redis away is nobody's fault: it must not charge an attempt.
         let away = |e: StoreError| HandlerError::unavailable(e);
         let connection = match &mut self.connection {
@@ -140,7 +159,11 @@ impl Context {
                 let wrong_type = e.code() == Some("WRONGTYPE");
                 self.connection = None;
                 let e = self.env.redis.error(e);
-                Err(if wrong_type { HandlerError::retry(e) } else { away(e) })
+                Err(if wrong_type {
+                    HandlerError::retry(e)
+                } else {
+                    away(e)
+                })
             }
         }
     }
@@ -156,13 +179,20 @@ impl Context {
     }
 
     /// One field of a hash.
-    pub async fn hash_get(&mut self, key: &str, field: &str) -> Result<Option<Vec<u8>>, HandlerError> {
+    pub async fn hash_get(
+        &mut self,
+        key: &str,
+        field: &str,
+    ) -> Result<Option<Vec<u8>>, HandlerError> {
         let key = self.own(key);
         self.query(redis::cmd("HGET").arg(key).arg(field)).await
     }
 
     /// All fields of a hash.
-    pub async fn hash_get_all(&mut self, key: &str) -> Result<BTreeMap<String, Vec<u8>>, HandlerError> {
+    pub async fn hash_get_all(
+        &mut self,
+        key: &str,
+    ) -> Result<BTreeMap<String, Vec<u8>>, HandlerError> {
         let key = self.own(key);
         self.query(redis::cmd("HGETALL").arg(key)).await
     }
@@ -173,31 +203,63 @@ impl Context {
     }
 
     /// Whether a set has a member.
-    pub async fn is_member(&mut self, key: &str, member: impl AsRef<[u8]>) -> Result<bool, HandlerError> {
+    pub async fn is_member(
+        &mut self,
+        key: &str,
+        member: impl AsRef<[u8]>,
+    ) -> Result<bool, HandlerError> {
         let key = self.own(key);
-        self.query(redis::cmd("SISMEMBER").arg(key).arg(member.as_ref())).await
+        self.query(redis::cmd("SISMEMBER").arg(key).arg(member.as_ref()))
+            .await
     }
 
     /// An entity's history from a version on (1 for all of it).
-    pub async fn load(&mut self, entity: &str, id: &str, from_version: u64) -> Result<History, HandlerError> {
+    pub async fn load(
+        &mut self,
+        entity: &str,
+        id: &str,
+        from_version: u64,
+    ) -> Result<History, HandlerError> {
         let key = self.entity_key(entity, id)?;
-        let entries: Vec<Entry> =
-            self.query(redis::cmd("XRANGE").arg(&key).arg(from_version).arg("+")).await?;
-        let events = entries.iter().map(|e| StoredEvent::from_entry(&key, e)).collect::<Result<Vec<_>, _>>()?;
+        let entries: Vec<Entry> = self
+            .query(redis::cmd("XRANGE").arg(&key).arg(from_version).arg("+"))
+            .await?;
+        let events = entries
+            .iter()
+            .map(|e| StoredEvent::from_entry(&key, e))
+            .collect::<Result<Vec<_>, _>>()?;
         let version = match events.last() {
             Some(newest) => newest.version,
             None if from_version <= 1 => 0,
-            None => self.last(entity, id).await?.map_or(0, |newest| newest.version),
+            None => self
+                .last(entity, id)
+                .await?
+                .map_or(0, |newest| newest.version),
         };
         Ok(History { version, events })
     }
 
     /// The newest event of an entity.
-    pub async fn last(&mut self, entity: &str, id: &str) -> Result<Option<StoredEvent>, HandlerError> {
+    pub async fn last(
+        &mut self,
+        entity: &str,
+        id: &str,
+    ) -> Result<Option<StoredEvent>, HandlerError> {
         let key = self.entity_key(entity, id)?;
-        let entries: Vec<Entry> =
-            self.query(redis::cmd("XREVRANGE").arg(&key).arg("+").arg("-").arg("COUNT").arg(1)).await?;
-        entries.first().map(|e| StoredEvent::from_entry(&key, e)).transpose()
+        let entries: Vec<Entry> = self
+            .query(
+                redis::cmd("XREVRANGE")
+                    .arg(&key)
+                    .arg("+")
+                    .arg("-")
+                    .arg("COUNT")
+                    .arg(1),
+            )
+            .await?;
+        entries
+            .first()
+            .map(|e| StoredEvent::from_entry(&key, e))
+            .transpose()
     }
 
     // --- effects -----------------------------------------------------------------------------
@@ -213,7 +275,8 @@ impl Context {
             return Err(EffectError::BadKey(String::new()));
         }
         let key = self.own(key);
-        self.effects.effect(command, &key, kind, args.into_iter().collect())
+        self.effects
+            .effect(command, &key, kind, args.into_iter().collect())
     }
 
     /// Sets a string.
@@ -237,7 +300,12 @@ impl Context {
     }
 
     /// Sets one field of a hash.
-    pub fn hash_set(&mut self, key: &str, field: &str, value: impl Into<Vec<u8>>) -> Result<(), EffectError> {
+    pub fn hash_set(
+        &mut self,
+        key: &str,
+        field: &str,
+        value: impl Into<Vec<u8>>,
+    ) -> Result<(), EffectError> {
         self.effect("HSET", key, Some("hash"), [field.into(), value.into()])
     }
 
@@ -263,13 +331,23 @@ impl Context {
     }
 
     /// Gives a member of a sorted set a score.
-    pub fn sorted_set_add(&mut self, key: &str, member: impl AsRef<[u8]>, score: f64) -> Result<(), EffectError> {
+    pub fn sorted_set_add(
+        &mut self,
+        key: &str,
+        member: impl AsRef<[u8]>,
+        score: f64,
+    ) -> Result<(), EffectError> {
         let score = finite(score)?;
         self.effect("ZADD", key, Some("zset"), [score, member.as_ref().to_vec()])
     }
 
     /// Adds to the score of a member of a sorted set.
-    pub fn sorted_set_increment(&mut self, key: &str, member: impl AsRef<[u8]>, by: f64) -> Result<(), EffectError> {
+    pub fn sorted_set_increment(
+        &mut self,
+        key: &str,
+        member: impl AsRef<[u8]>,
+        by: f64,
+    ) -> Result<(), EffectError> {
         let by = finite(by)?;
         self.effect("ZINCRBY", key, Some("zset"), [by, member.as_ref().to_vec()])
     }
@@ -281,18 +359,34 @@ impl Context {
     }
 
     /// Appends an entry to a stream of one's own.
-    pub fn append(&mut self, key: &str, fields: &[(&str, impl AsRef<[u8]>)]) -> Result<(), EffectError> {
+    pub fn append(
+        &mut self,
+        key: &str,
+        fields: &[(&str, impl AsRef<[u8]>)],
+    ) -> Result<(), EffectError> {
         if fields.is_empty() {
             return Err(EffectError::Empty);
         }
-        let pairs = fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.as_ref().to_vec()]);
-        self.effect("XADD", key, Some("stream"), std::iter::once(b"*".to_vec()).chain(pairs))
+        let pairs = fields
+            .iter()
+            .flat_map(|(name, value)| [name.as_bytes().to_vec(), value.as_ref().to_vec()]);
+        self.effect(
+            "XADD",
+            key,
+            Some("stream"),
+            std::iter::once(b"*".to_vec()).chain(pairs),
+        )
     }
 
     /// Keeps the value with the newest event time, whatever the order in which events arrive;
     /// of two with the same time, the one whose event has the greater ID. Read it with
     /// [`newest`](Self::newest); in Redis it is the field `value` of a hash.
-    pub fn set_if_newer(&mut self, key: &str, event_time: Timestamp, value: impl Into<Vec<u8>>) -> Result<(), EffectError> {
+    pub fn set_if_newer(
+        &mut self,
+        key: &str,
+        event_time: Timestamp,
+        value: impl Into<Vec<u8>>,
+    ) -> Result<(), EffectError> {
         let at = event_time.as_microsecond().to_string().into_bytes();
         let by = self.event.id().to_string().into_bytes();
         self.effect("NEWER", key, Some("hash"), [value.into(), at, by])
@@ -316,8 +410,16 @@ impl Context {
         let events = events
             .iter()
             .map(|event| {
-                let fields = [("type", &event.event_type), ("data", &event.data), ("at", &at), ("event", &cause)];
-                fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.as_bytes().to_vec()]).collect()
+                let fields = [
+                    ("type", &event.event_type),
+                    ("data", &event.data),
+                    ("at", &at),
+                    ("event", &cause),
+                ];
+                fields
+                    .iter()
+                    .flat_map(|(name, value)| [name.as_bytes().to_vec(), value.as_bytes().to_vec()])
+                    .collect()
             })
             .collect();
         self.effects.append(&key, expected_version, events)
@@ -331,7 +433,12 @@ impl Context {
     }
 
     /// The same for one field of a hash.
-    pub fn require_hash(&mut self, key: &str, field: &str, value: Option<&[u8]>) -> Result<(), EffectError> {
+    pub fn require_hash(
+        &mut self,
+        key: &str,
+        field: &str,
+        value: Option<&[u8]>,
+    ) -> Result<(), EffectError> {
         let key = self.own(key);
         self.effects.require_field(&key, field, value)
     }
@@ -340,7 +447,10 @@ impl Context {
     /// id is derived from this event, so that it is the same in every run; correlation and
     /// causation are carried on; event time is now.
     pub fn publish(&mut self, event_type: &str, data: &impl Serialize) -> Result<(), EffectError> {
-        let refused = |reason: String| EffectError::FollowUp { event_type: event_type.to_owned(), reason };
+        let refused = |reason: String| EffectError::FollowUp {
+            event_type: event_type.to_owned(),
+            reason,
+        };
         let name = EventType::parse(event_type).map_err(|e| refused(e.to_string()))?;
         let index = self.effects.follow_up_count();
         let json = self
@@ -355,7 +465,9 @@ impl Context {
 
     fn entity_key(&self, entity: &str, id: &str) -> Result<String, EffectError> {
         let plain = |t: &str| {
-            !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+            !t.is_empty()
+                && t.bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         };
         match plain(entity) && plain(id) {
             true => Ok(self.env.keys.entity(entity, id)),
@@ -366,9 +478,17 @@ impl Context {
 
 fn integer(by: i64) -> Result<Vec<u8>, EffectError> {
     const MAX: u64 = 1 << 53;
-    if by.unsigned_abs() >= MAX { Err(EffectError::BadInteger(by)) } else { Ok(by.to_string().into_bytes()) }
+    if by.unsigned_abs() >= MAX {
+        Err(EffectError::BadInteger(by))
+    } else {
+        Ok(by.to_string().into_bytes())
+    }
 }
 
 fn finite(score: f64) -> Result<Vec<u8>, EffectError> {
-    if score.is_finite() { Ok(score.to_string().into_bytes()) } else { Err(EffectError::BadScore(score.to_string())) }
+    if score.is_finite() {
+        Ok(score.to_string().into_bytes())
+    } else {
+        Err(EffectError::BadScore(score.to_string()))
+    }
 }

@@ -92,7 +92,8 @@ impl<H: Handler> Core<H> {
                 permit = self.slots.clone().acquire_many_owned(slots as u32) => permit.ok(),
             };
             let Some(permit) = permit else {
-                self.release(std::iter::once(delivery).chain(deliveries).collect()).await;
+                self.release(std::iter::once(delivery).chain(deliveries).collect())
+                    .await;
                 return;
             };
             if delivery.guard.lost.is_cancelled() {
@@ -111,11 +112,17 @@ impl<H: Handler> Core<H> {
             rest = others;
             let fences: Vec<_> = batch.iter().map(|d| d.fence).collect();
             let holder = first.holder.clone();
-            let released = self.link.run(|mut c| async move { holder.release(&mut c, &fences).await });
+            let released = self
+                .link
+                .run(|mut c| async move { holder.release(&mut c, &fences).await });
             match tokio::time::timeout(RELEASE_TIMEOUT, released).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "could not release deliveries: they come back after their lease"),
-                Err(_) => tracing::warn!("could not release deliveries in time: they come back after their lease"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "could not release deliveries: they come back after their lease")
+                }
+                Err(_) => tracing::warn!(
+                    "could not release deliveries in time: they come back after their lease"
+                ),
             }
         }
     }

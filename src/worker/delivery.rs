@@ -42,7 +42,10 @@ impl Delivery {
 
     /// Length of the chain of follow-ups that led to it.
     pub(crate) fn hops(&self) -> u32 {
-        self.fields.number(StreamField::HOPS).and_then(|n| n.try_into().ok()).unwrap_or(0)
+        self.fields
+            .number(StreamField::HOPS)
+            .and_then(|n| n.try_into().ok())
+            .unwrap_or(0)
     }
 }
 
@@ -149,7 +152,12 @@ pub(crate) enum Next {
 }
 
 /// Decides about a failure; `failures` counts it.
-pub(crate) fn after_failure(kind: Failure, failures: u32, max_attempts: u32, backoff: &Backoff) -> Next {
+pub(crate) fn after_failure(
+    kind: Failure,
+    failures: u32,
+    max_attempts: u32,
+    backoff: &Backoff,
+) -> Next {
     match kind {
         Failure::Unavailable => Next::Wait,
         Failure::Reject => Next::GiveUp(GivenUp::Rejected),
@@ -165,12 +173,24 @@ mod tests {
     #[test]
     fn a_suspect_runs_alone_once_and_then_never() {
         let starts: Vec<_> = (0..5).map(Start::after).collect();
-        assert_eq!(starts, [Start::Together, Start::Together, Start::Alone, Start::Crashed, Start::Crashed]);
+        assert_eq!(
+            starts,
+            [
+                Start::Together,
+                Start::Together,
+                Start::Alone,
+                Start::Crashed,
+                Start::Crashed
+            ]
+        );
     }
 
     #[test]
     fn three_attempts_in_all_and_infrastructure_charges_nobody() {
-        let backoff = Backoff { jitter: 0.0, ..Backoff::default() };
+        let backoff = Backoff {
+            jitter: 0.0,
+            ..Backoff::default()
+        };
         let next = |kind, failures| after_failure(kind, failures, 3, &backoff);
         assert_eq!(next(Failure::Retry, 1), Next::Retry(Duration::from_secs(1)));
         assert_eq!(next(Failure::Retry, 2), Next::Retry(Duration::from_secs(2)));

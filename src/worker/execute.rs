@@ -38,7 +38,11 @@ enum Ran {
 }
 
 /// Runs one delivery to its settlement. The permit is its slot.
-pub(crate) async fn execute<H: Handler>(core: Arc<Core<H>>, mut delivery: Delivery, permit: OwnedSemaphorePermit) {
+pub(crate) async fn execute<H: Handler>(
+    core: Arc<Core<H>>,
+    mut delivery: Delivery,
+    permit: OwnedSemaphorePermit,
+) {
     if Start::after(delivery.starts) == Start::Crashed {
         let error = format!(
             "its process was lost {} times while it ran, the last time with nothing else running in it",
@@ -73,11 +77,16 @@ pub(crate) async fn execute<H: Handler>(core: Arc<Core<H>>, mut delivery: Delive
                 }
                 Some(Committed::Conflict) => {
                     tracing::warn!(event = %event.id(), "{MAX_CONFLICTS} conflicts in a row; waiting a moment, uncharged");
-                    return core.retry_later(delivery, settings.backoff.initial, &settings).await;
+                    return core
+                        .retry_later(delivery, settings.backoff.initial, &settings)
+                        .await;
                 }
             },
         };
-        return core.settle_failure(&mut delivery, &event, failure, &settings).await.unwrap_or(());
+        return core
+            .settle_failure(&mut delivery, &event, failure, &settings)
+            .await
+            .unwrap_or(());
     }
 }
 
@@ -93,7 +102,10 @@ fn jitter(conflicts: u32) -> Duration {
 }
 
 fn read_event(delivery: &Delivery) -> Result<Event, String> {
-    let json = delivery.fields.get(StreamField::EVENT).ok_or("the entry has no field `event`")?;
+    let json = delivery
+        .fields
+        .get(StreamField::EVENT)
+        .ok_or("the entry has no field `event`")?;
     if delivery.fields.get(StreamField::TO).is_none() {
         return Err("the entry has no field `to`: it was not written by the router".to_owned());
     }
@@ -102,7 +114,12 @@ fn read_event(delivery: &Delivery) -> Result<Event, String> {
 
 impl<H: Handler> Core<H> {
     /// Runs the handler in a task of its own, so that a panic is a failure and not a crash.
-    async fn run_handler(self: &Arc<Self>, delivery: &Delivery, event: &Arc<Event>, timeout: Duration) -> Ran {
+    async fn run_handler(
+        self: &Arc<Self>,
+        delivery: &Delivery,
+        event: &Arc<Event>,
+        timeout: Duration,
+    ) -> Ran {
         let config = self.config.borrow().clone();
         let attempt = delivery.failures() + 1;
         let stop = self.stop.reading.clone();
@@ -132,9 +149,23 @@ impl<H: Handler> Core<H> {
     }
 
     async fn acknowledge(&self, delivery: Delivery) {
-        let Delivery { holder, fence, troubled, guard, .. } = delivery;
+        let Delivery {
+            holder,
+            fence,
+            troubled,
+            guard,
+            ..
+        } = delivery;
         // The receiver lives until every task has ended.
-        let sent = self.acks.send(Ack { holder, fence, troubled, guard: Some(guard) }).await;
+        let sent = self
+            .acks
+            .send(Ack {
+                holder,
+                fence,
+                troubled,
+                guard: Some(guard),
+            })
+            .await;
         debug_assert!(sent.is_ok());
     }
 
@@ -144,7 +175,18 @@ impl<H: Handler> Core<H> {
         let holder = &delivery.holder;
         let answer = until_answered(&self.link, &self.stop.now, |mut c| {
             let (keys, request, inbox) = (&keys, &request, &inbox);
-            async move { holder.commit(&mut c, delivery.fence, delivery.troubled, inbox, keys, request).await }
+            async move {
+                holder
+                    .commit(
+                        &mut c,
+                        delivery.fence,
+                        delivery.troubled,
+                        inbox,
+                        keys,
+                        request,
+                    )
+                    .await
+            }
         })
         .await?;
         if let Committed::Settled(settled) = answer.value {
@@ -165,7 +207,12 @@ impl<H: Handler> Core<H> {
         if charged {
             delivery.log.record(&self.identity.consumer(), &error);
         }
-        let next = after_failure(failure.kind(), delivery.failures(), settings.max_attempts, &settings.backoff);
+        let next = after_failure(
+            failure.kind(),
+            delivery.failures(),
+            settings.max_attempts,
+            &settings.backoff,
+        );
         tracing::warn!(event = %event.id(), event_type = event.event_type(), stream = &*delivery.stream,
             entry = %delivery.fence.id, attempt = delivery.failures(), of = settings.max_attempts,
             ?next, error, "a delivery failed");
@@ -179,7 +226,12 @@ impl<H: Handler> Core<H> {
         }
     }
 
-    async fn retry_later(&self, delivery: Delivery, delay: Duration, settings: &SubscriberSettings) {
+    async fn retry_later(
+        &self,
+        delivery: Delivery,
+        delay: Duration,
+        settings: &SubscriberSettings,
+    ) {
         self.park(&delivery, delay, settings).await.unwrap_or(());
     }
 
@@ -187,13 +239,35 @@ impl<H: Handler> Core<H> {
         self.bury(&delivery, why, error).await.unwrap_or(());
     }
 
-    async fn park(&self, delivery: &Delivery, delay: Duration, settings: &SubscriberSettings) -> Option<()> {
-        let lease = self.lease_of(delivery).unwrap_or(settings.lease).as_millis() as u64;
-        let log = if delivery.log.0.is_empty() { String::new() } else { delivery.log.to_json() };
-        let parked = [Parked { fence: delivery.fence, delay_ms: delay.as_millis() as u64, log }];
+    async fn park(
+        &self,
+        delivery: &Delivery,
+        delay: Duration,
+        settings: &SubscriberSettings,
+    ) -> Option<()> {
+        let lease = self
+            .lease_of(delivery)
+            .unwrap_or(settings.lease)
+            .as_millis() as u64;
+        let log = if delivery.log.0.is_empty() {
+            String::new()
+        } else {
+            delivery.log.to_json()
+        };
+        let parked = [Parked {
+            fence: delivery.fence,
+            delay_ms: delay.as_millis() as u64,
+            log,
+        }];
         self.settle(delivery, "retry", |mut c| {
             let parked = &parked;
-            async move { delivery.holder.retry_later(&mut c, lease, parked).await.map(first) }
+            async move {
+                delivery
+                    .holder
+                    .retry_later(&mut c, lease, parked)
+                    .await
+                    .map(first)
+            }
         })
         .await?;
         self.due.add(delay);
@@ -216,7 +290,12 @@ impl<H: Handler> Core<H> {
         let dead = self.env.keys.dead(subscriber);
         self.settle(delivery, "dead letter", |mut c| {
             let (dead, letter) = (&dead, &letter);
-            async move { delivery.holder.dead_letter(&mut c, delivery.fence, dead, letter).await }
+            async move {
+                delivery
+                    .holder
+                    .dead_letter(&mut c, delivery.fence, dead, letter)
+                    .await
+            }
         })
         .await?;
         tracing::error!(stream = &*delivery.stream, entry = %delivery.fence.id, reason = why.as_str(), error, dead,
@@ -234,12 +313,22 @@ impl<H: Handler> Core<H> {
         Fut: Future<Output = Result<Settled, RedisError>>,
     {
         let answer = until_answered(&self.link, &self.stop.now, send).await?;
-        report(&delivery.holder, delivery.fence, answer.value, answer.resent, what);
+        report(
+            &delivery.holder,
+            delivery.fence,
+            answer.value,
+            answer.resent,
+            what,
+        );
         Some(())
     }
 
     fn lease_of(&self, delivery: &Delivery) -> Option<Duration> {
-        self.sources.borrow().iter().find(|s| s.name == delivery.stream).map(|s| s.lease)
+        self.sources
+            .borrow()
+            .iter()
+            .find(|s| s.name == delivery.stream)
+            .map(|s| s.lease)
     }
 }
 

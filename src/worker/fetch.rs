@@ -11,11 +11,11 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
+use super::WorkerError;
 use super::core::{Core, Source};
 use super::delivery::Delivery;
 use super::handler::Handler;
 use super::settle::Ack;
-use super::WorkerError;
 use crate::fleet::{self, MembershipLost, WantedGroup};
 use crate::retry::RECONNECT;
 use crate::store::{Entry, Fence, StoreError, StreamField, is_dataset_gone, read_streams};
@@ -30,7 +30,9 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
     let mut connection: Option<(MultiplexedConnection, i64)> = None;
     let mut failures = 0;
     while !core.stop.reading.is_cancelled() {
-        let Some(free) = core.wait_for_slots().await else { break };
+        let Some(free) = core.wait_for_slots().await else {
+            break;
+        };
         let sources = core.sources.borrow().clone();
         let (open, client) = match &connection {
             Some((open, client)) => (open.clone(), *client),
@@ -71,7 +73,11 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
 async fn open<H: Handler>(core: &Core<H>) -> Result<(MultiplexedConnection, i64), StoreError> {
     let redis = core.link.redis();
     let mut connection = redis.dedicated(BLOCK).await?;
-    let client = redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await.map_err(|e| redis.error(e))?;
+    let client = redis::cmd("CLIENT")
+        .arg("ID")
+        .query_async(&mut connection)
+        .await
+        .map_err(|e| redis.error(e))?;
     Ok((connection, client))
 }
 
@@ -83,8 +89,15 @@ async fn read<H: Handler>(
     free: usize,
 ) -> Result<Vec<(String, Vec<Entry>)>, StoreError> {
     let mut command = redis::cmd("XREADGROUP");
-    command.arg("GROUP").arg(&*core.env.subscriber).arg(core.identity.consumer());
-    command.arg("COUNT").arg((free / sources.len().max(1)).max(1)).arg("BLOCK").arg(BLOCK.as_millis() as u64);
+    command
+        .arg("GROUP")
+        .arg(&*core.env.subscriber)
+        .arg(core.identity.consumer());
+    command
+        .arg("COUNT")
+        .arg((free / sources.len().max(1)).max(1))
+        .arg("BLOCK")
+        .arg(BLOCK.as_millis() as u64);
     command.arg("STREAMS");
     for source in sources {
         command.arg(&source.holder.stream);
@@ -107,7 +120,9 @@ async fn read<H: Handler>(
         }
     };
     let redis = core.link.redis();
-    reply.and_then(|value| Ok(read_streams(value)?)).map_err(|e| redis.error(e))
+    reply
+        .and_then(|value| Ok(read_streams(value)?))
+        .map_err(|e| redis.error(e))
 }
 
 impl<H: Handler> Core<H> {
@@ -151,14 +166,24 @@ impl<H: Handler> Core<H> {
 
     /// Acknowledges an entry that names others.
     pub(crate) async fn skip(&self, source: &Source, fence: Fence, troubled: bool) {
-        let ack = Ack { holder: source.holder.clone(), fence, troubled, guard: None };
+        let ack = Ack {
+            holder: source.holder.clone(),
+            fence,
+            troubled,
+            guard: None,
+        };
         let sent = self.acks.send(ack).await;
         debug_assert!(sent.is_ok());
     }
 
     /// Whether the router routed this entry to us. What was routed before our group existed
     /// could not name us: there our own routes decide.
-    pub(crate) fn is_ours(&self, source: &Source, id: crate::store::EntryId, fields: &crate::store::Fields) -> bool {
+    pub(crate) fn is_ours(
+        &self,
+        source: &Source,
+        id: crate::store::EntryId,
+        fields: &crate::store::Fields,
+    ) -> bool {
         let me = &*self.env.subscriber;
         if source.holder.delete_settled {
             return true; // redrives have one addressee
@@ -168,7 +193,9 @@ impl<H: Handler> Core<H> {
         };
         to.split(',').any(|name| name == me)
             || (id <= source.joined
-                && fields.text(StreamField::TYPE).is_some_and(|t| self.config.borrow().routing.is_for(me, t)))
+                && fields
+                    .text(StreamField::TYPE)
+                    .is_some_and(|t| self.config.borrow().routing.is_for(me, t)))
     }
 
     async fn pause(&self, failures: u32, error: &StoreError) {
@@ -188,10 +215,14 @@ impl<H: Handler> Core<H> {
                 Ok(lost) if lost.is_empty() => return Ok(()),
                 Ok(lost) if announced.is_none_or(|at| at.elapsed() > Duration::from_secs(30)) => {
                     announced = Some(Instant::now());
-                    lost.iter().for_each(|group| tracing::error!("HALTED: {}", fleet::lost_group_advice(group)));
+                    lost.iter().for_each(|group| {
+                        tracing::error!("HALTED: {}", fleet::lost_group_advice(group))
+                    });
                 }
                 Ok(_) => {}
-                Err(WorkerError::Store(error)) => tracing::warn!(%error, "cannot look for the group"),
+                Err(WorkerError::Store(error)) => {
+                    tracing::warn!(%error, "cannot look for the group")
+                }
                 Err(error) => return Err(error),
             }
             tokio::select! {

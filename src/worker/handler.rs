@@ -16,5 +16,9 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Handles one delivery. It may run more than once for the same event (after a failure,
     /// a conflict or a crash); its effects happen once all the same.
-    fn handle(&self, event: &Event, cx: &mut Context) -> impl Future<Output = Result<(), HandlerError>> + Send;
+    fn handle(
+        &self,
+        event: &Event,
+        cx: &mut Context,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
 }

@@ -45,9 +45,18 @@ impl Held {
         static TICKETS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let ticket = TICKETS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let lost = CancellationToken::new();
-        let lease = Lease { holder: holder.clone(), fence, renewed: since, cancel: lost.clone() };
+        let lease = Lease {
+            holder: holder.clone(),
+            fence,
+            renewed: since,
+            cancel: lost.clone(),
+        };
         self.leases().insert(ticket, lease);
-        HeldGuard { held: self.clone(), ticket, lost }
+        HeldGuard {
+            held: self.clone(),
+            ticket,
+            lost,
+        }
     }
 
     /// How many there are.
@@ -59,8 +68,14 @@ impl Held {
     pub(crate) fn older_than(&self, age: Duration) -> Vec<(Arc<Holder>, Vec<(u64, Fence)>)> {
         let now = Instant::now();
         let mut groups: HashMap<String, (Arc<Holder>, Vec<(u64, Fence)>)> = HashMap::new();
-        for (&ticket, lease) in self.leases().iter().filter(|(_, l)| now.duration_since(l.renewed) >= age) {
-            let group = groups.entry(lease.holder.stream.clone()).or_insert_with(|| (lease.holder.clone(), Vec::new()));
+        for (&ticket, lease) in self
+            .leases()
+            .iter()
+            .filter(|(_, l)| now.duration_since(l.renewed) >= age)
+        {
+            let group = groups
+                .entry(lease.holder.stream.clone())
+                .or_insert_with(|| (lease.holder.clone(), Vec::new()));
             group.1.push((ticket, lease.fence));
         }
         groups.into_values().collect()

@@ -55,24 +55,42 @@ impl<H: Handler> Core<H> {
                 () = self.stop.reading.cancelled() => return Ok(()),
                 slot = self.slots.acquire() => drop(slot),
             }
-            let free = self.throttle.allowance(self.slots.available_permits().clamp(1, LIMIT));
+            let free = self
+                .throttle
+                .allowance(self.slots.available_permits().clamp(1, LIMIT));
             let lease = source.lease.as_millis() as u64;
             let holder = source.holder.clone();
-            let (claimed, lost) =
-                self.link.run(|mut c| async move { holder.reclaim(&mut c, lease, free).await }).await?;
+            let (claimed, lost) = self
+                .link
+                .run(|mut c| async move { holder.reclaim(&mut c, lease, free).await })
+                .await?;
             for id in &lost {
-                tracing::error!(stream = &*source.name, entry = id,
-                    "LOST: the entry was deleted from its stream while it was pending");
+                tracing::error!(
+                    stream = &*source.name,
+                    entry = id,
+                    "LOST: the entry was deleted from its stream while it was pending"
+                );
             }
             if claimed.is_empty() && lost.is_empty() {
                 return Ok(());
             }
             let mut deliveries = Vec::with_capacity(claimed.len());
-            for Claimed { fence, fields, starts, log } in claimed {
+            for Claimed {
+                fence,
+                fields,
+                starts,
+                log,
+            } in claimed
+            {
                 if self.is_ours(source, fence.id, &fields) {
                     let log = AttemptLog::parse(log.as_bytes());
                     let held = self.hold(source, fence, fields);
-                    deliveries.push(Delivery { starts, log, troubled: true, ..held });
+                    deliveries.push(Delivery {
+                        starts,
+                        log,
+                        troubled: true,
+                        ..held
+                    });
                 } else {
                     self.skip(source, fence, true).await;
                 }

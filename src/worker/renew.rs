@@ -12,16 +12,25 @@ use crate::retry::RECONNECT;
 use crate::store::{Redis, Settled, StoreError};
 
 /// Starts the thread. It ends when `stop` fires.
-pub(crate) fn spawn(redis: Redis, held: Held, lease: Duration, stop: CancellationToken) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("renew".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = run(redis, held, lease) => {}
-            }
-        });
-    })?;
+pub(crate) fn spawn(
+    redis: Redis,
+    held: Held,
+    lease: Duration,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("renew".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = run(redis, held, lease) => {}
+                }
+            });
+        })?;
     Ok(())
 }
 
@@ -65,7 +74,10 @@ async fn renew(
         for tickets in tickets.chunks(500) {
             let fences: Vec<_> = tickets.iter().map(|(_, fence)| *fence).collect();
             let since = Instant::now();
-            let answers = holder.renew(open, &fences).await.map_err(|e| redis.error(e))?;
+            let answers = holder
+                .renew(open, &fences)
+                .await
+                .map_err(|e| redis.error(e))?;
             for (&(ticket, fence), answer) in tickets.iter().zip(answers) {
                 match answer {
                     Settled::Done => held.renewed(ticket, since),

@@ -53,7 +53,14 @@ pub struct WorkerOptions {
 
 /// Runs one worker until it is stopped.
 pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), WorkerError> {
-    let WorkerOptions { redis, mut config, name, drain, stop, ready } = options;
+    let WorkerOptions {
+        redis,
+        mut config,
+        name,
+        drain,
+        stop,
+        ready,
+    } = options;
     let link = redis.link();
     let first = config.borrow_and_update().clone();
     let keys = Keys::new(first.routing.namespace());
@@ -66,7 +73,14 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let wanted = fleet::wanted_groups(&first.routing, Some(subscriber));
     // A lost group is answered by the fetcher, which meets it again at its first read.
     fleet::ensure_groups(&link, &keys, &wanted).await?;
-    let identity = Identity::announce(&link, &keys, subscriber, name.as_deref(), membership.generation).await?;
+    let identity = Identity::announce(
+        &link,
+        &keys,
+        subscriber,
+        name.as_deref(),
+        membership.generation,
+    )
+    .await?;
     let sources = load_sources(&link, &keys, &wanted, &settings, &identity).await?;
     for source in &sources {
         fleet::take_over(&link, &source.holder, &identity).await;
@@ -77,7 +91,11 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let (acks, ack_queue) = mpsc::channel(4 * settings.concurrency.max(64));
     let core = Arc::new(Core {
         handler,
-        env: Arc::new(Environment { redis: redis.clone(), keys: keys.clone(), subscriber: subscriber.into() }),
+        env: Arc::new(Environment {
+            redis: redis.clone(),
+            keys: keys.clone(),
+            subscriber: subscriber.into(),
+        }),
         link: link.clone(),
         identity: identity.clone(),
         dataset: membership.dataset.clone(),
@@ -94,12 +112,23 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         stop: stop.clone(),
     });
     let renewing = tokio_util::sync::CancellationToken::new();
-    renew::spawn(redis.clone(), core.held.clone(), settings.lease, renewing.clone())?;
+    renew::spawn(
+        redis.clone(),
+        core.held.clone(),
+        settings.lease,
+        renewing.clone(),
+    )?;
     let settling = tokio::spawn(settle::run_acks(ack_queue, link.clone(), stop.now.clone()));
     let reclaiming = tokio::spawn(reclaim::run(core.clone()));
     let reloading = tokio::spawn(reload(core.clone(), config, sources_tx, settings_tx));
-    tracing::info!(subscriber, consumer = identity.consumer(), generation = membership.generation,
-        server = redis.server(), concurrency = settings.concurrency, "worker started");
+    tracing::info!(
+        subscriber,
+        consumer = identity.consumer(),
+        generation = membership.generation,
+        server = redis.server(),
+        concurrency = settings.concurrency,
+        "worker started"
+    );
     ready();
 
     let outcome = tokio::select! {
@@ -116,9 +145,14 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     reloading.abort();
     core.tasks.close();
     let deadline = Instant::now() + drain;
-    let drained = tokio::time::timeout_at(deadline, core.tasks.wait()).await.is_ok();
+    let drained = tokio::time::timeout_at(deadline, core.tasks.wait())
+        .await
+        .is_ok();
     if !drained {
-        tracing::warn!(unfinished = core.held.count(), "the drain deadline has passed: releasing what still runs");
+        tracing::warn!(
+            unfinished = core.held.count(),
+            "the drain deadline has passed: releasing what still runs"
+        );
         stop.now.cancel();
         core.tasks.wait().await;
     }
@@ -129,7 +163,9 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     stop.now.cancel();
     renewing.cancel();
     if flushed.is_err() {
-        tracing::warn!("some acknowledgements were not answered: these deliveries come back and find their effects done");
+        tracing::warn!(
+            "some acknowledgements were not answered: these deliveries come back and find their effects done"
+        );
     }
     leave(&link, &keys, &sources, &identity, &outcome).await;
     outcome
@@ -161,7 +197,9 @@ async fn load_sources(
     let mut names: Vec<String> = wanted.iter().map(|w| w.stream.clone()).collect();
     let mut earlier: Vec<_> = records
         .keys()
-        .filter(|(stream, subscriber)| *subscriber == identity.subscriber && !names.contains(stream))
+        .filter(|(stream, subscriber)| {
+            *subscriber == identity.subscriber && !names.contains(stream)
+        })
         .map(|(stream, _)| stream.clone())
         .collect();
     earlier.sort();
@@ -172,7 +210,12 @@ async fn load_sources(
             let record = records.get(&(name.clone(), identity.subscriber.clone()));
             let known = record.map_or(Duration::ZERO, |r| Duration::from_millis(r.lease_ms));
             Source {
-                holder: Arc::new(fleet::holder(keys, &name, &identity.subscriber, &identity.consumer())),
+                holder: Arc::new(fleet::holder(
+                    keys,
+                    &name,
+                    &identity.subscriber,
+                    &identity.consumer(),
+                )),
                 lease: settings.lease.max(known),
                 joined: record.map(|r| r.joined).unwrap_or_default(),
                 name: name.into(),
@@ -192,20 +235,28 @@ async fn reload<H: Handler>(
     while config.changed().await.is_ok() {
         let new = config.borrow_and_update().clone();
         let Some(mine) = new.routing.subscriber(&core.env.subscriber) else {
-            tracing::warn!("the new routing.yaml routes nothing to this subscriber: finishing what it still owes");
+            tracing::warn!(
+                "the new routing.yaml routes nothing to this subscriber: finishing what it still owes"
+            );
             continue;
         };
         let before = core.settings.borrow().clone();
         if (mine.concurrency, mine.lease) != (before.concurrency, before.lease) {
-            tracing::warn!("a changed concurrency or lease takes effect when this process is restarted");
+            tracing::warn!(
+                "a changed concurrency or lease takes effect when this process is restarted"
+            );
         }
         let mine = Arc::new(mine.clone());
         let wanted = fleet::wanted_groups(&new.routing, Some(&core.env.subscriber));
         let (link, keys) = (&core.link, &core.env.keys);
-        let applied = crate::store::retry_until(None, |_| core.stop.reading.is_cancelled(), |_| async {
-            fleet::ensure_groups(link, keys, &wanted).await?;
-            load_sources(link, keys, &wanted, &before, &core.identity).await
-        });
+        let applied = crate::store::retry_until(
+            None,
+            |_| core.stop.reading.is_cancelled(),
+            |_| async {
+                fleet::ensure_groups(link, keys, &wanted).await?;
+                load_sources(link, keys, &wanted, &before, &core.identity).await
+            },
+        );
         match applied.await {
             Ok(loaded) => {
                 tracing::info!(streams = loaded.len(), "the new routing.yaml is in force");
@@ -218,7 +269,13 @@ async fn reload<H: Handler>(
 }
 
 /// Leaves no trace: the consumers that own nothing, and the announcement.
-async fn leave(link: &Link, keys: &Keys, sources: &[Source], identity: &Identity, outcome: &Result<(), WorkerError>) {
+async fn leave(
+    link: &Link,
+    keys: &Keys,
+    sources: &[Source],
+    identity: &Identity,
+    outcome: &Result<(), WorkerError>,
+) {
     if matches!(outcome, Err(WorkerError::Membership(_))) {
         return; // neither name nor groups are ours any more
     }
@@ -226,7 +283,8 @@ async fn leave(link: &Link, keys: &Keys, sources: &[Source], identity: &Identity
     let leaving = async {
         for source in sources {
             let (holder, consumer) = (source.holder.clone(), consumer.as_str());
-            link.run(|mut c| async move { holder.drop_consumer(&mut c, consumer).await }).await?;
+            link.run(|mut c| async move { holder.drop_consumer(&mut c, consumer).await })
+                .await?;
         }
         identity.withdraw(link, keys).await
     };

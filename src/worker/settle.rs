@@ -44,7 +44,12 @@ where
     let mut failures = 0;
     loop {
         let error: StoreError = match link.run(&mut send).await {
-            Ok(value) => return Some(Answer { value, resent: failures > 0 }),
+            Ok(value) => {
+                return Some(Answer {
+                    value,
+                    resent: failures > 0,
+                });
+            }
             Err(error) => error,
         };
         failures += 1;
@@ -67,10 +72,15 @@ pub(crate) async fn run_acks(mut acks: mpsc::Receiver<Ack>, link: Link, end: Can
     while acks.recv_many(&mut batch, BATCH).await > 0 {
         let mut streams: HashMap<String, Vec<Ack>> = HashMap::new();
         for ack in batch.drain(..) {
-            streams.entry(ack.holder.stream.clone()).or_default().push(ack);
+            streams
+                .entry(ack.holder.stream.clone())
+                .or_default()
+                .push(ack);
         }
         for acks in streams.into_values() {
-            let Some(holder) = acks.first().map(|ack| ack.holder.clone()) else { continue };
+            let Some(holder) = acks.first().map(|ack| ack.holder.clone()) else {
+                continue;
+            };
             let fences: Vec<_> = acks.iter().map(|ack| (ack.fence, ack.troubled)).collect();
             let send = |mut c| {
                 let (holder, fences) = (holder.clone(), &fences);

@@ -31,7 +31,9 @@ impl Throttle {
                 state.in_a_row += 1;
                 state.until = Some(Instant::now() + backoff.delay(state.in_a_row));
             }
-            state.until.map_or(Duration::ZERO, |until| until.duration_since(Instant::now()))
+            state
+                .until
+                .map_or(Duration::ZERO, |until| until.duration_since(Instant::now()))
         })
     }
 
@@ -46,7 +48,13 @@ impl Throttle {
 
     /// How many deliveries may be taken when `free` slots are.
     pub(crate) fn allowance(&self, free: usize) -> usize {
-        self.with(|state| if state.in_a_row > 0 { free.min(1) } else { free })
+        self.with(|state| {
+            if state.in_a_row > 0 {
+                free.min(1)
+            } else {
+                free
+            }
+        })
     }
 }
 
@@ -56,15 +64,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_longer_each_time_and_recovers_at_once() {
-        let backoff = Backoff { jitter: 0.0, ..Backoff::default() };
+        let backoff = Backoff {
+            jitter: 0.0,
+            ..Backoff::default()
+        };
         let throttle = Throttle::default();
         assert_eq!(throttle.unavailable(&backoff), Duration::from_secs(1));
-        assert_eq!(throttle.unavailable(&backoff), Duration::from_secs(1), "the same outage");
+        assert_eq!(
+            throttle.unavailable(&backoff),
+            Duration::from_secs(1),
+            "the same outage"
+        );
         assert_eq!(throttle.allowance(16), 1);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(throttle.paused_until().is_none());
         assert_eq!(throttle.unavailable(&backoff), Duration::from_secs(2));
         throttle.available();
-        assert_eq!((throttle.paused_until(), throttle.allowance(16)), (None, 16));
+        assert_eq!(
+            (throttle.paused_until(), throttle.allowance(16)),
+            (None, 16)
+        );
     }
 }

@@ -381,27 +381,6 @@ impl<'a> Checker<'a> {
                 _ => {}
             }
         }
-        for stream in &checked.streams {
-            for (at, pattern) in &stream.patterns {
-                if !schemas
-                    .event_types()
-                    .any(|event_type| pattern.matches(event_type))
-                {
-                    let place = self.input.tree.place_of(&[
-                        "streams",
-                        stream.name,
-                        "events",
-                        &at.to_string(),
-                    ]);
-                    self.push(
-                        Severity::Warning,
-                        place,
-                        format!("no schema is for \"{pattern}\": nothing can arrive for it"),
-                        "correct the name, or add its schema",
-                    );
-                }
-            }
-        }
     }
 }
 

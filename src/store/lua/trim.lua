@@ -43,4 +43,6 @@ end
 if not cut then return {0, 0, '', ''} end
 local held = floor and older(floor, cut)
 local trimmed = redis.call('XTRIM', stream, 'MINID', '=', held and floor or cut)
-return {trimmed, math.max(excess - trimmed, 0), held and slowest or '', ''}
+local oldest = held and redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+local kept = oldest and older(oldest[1], cut)
+return {trimmed, math.max(excess - trimmed, 0), kept and slowest or '', ''}

@@ -1,0 +1,13 @@
+//! Layer 3: processes. Arguments, logs, signals, reloading and exit codes, the same for every
+//! binary.
+
+pub mod args;
+pub mod exit;
+mod reload;
+mod service;
+mod signals;
+pub mod telemetry;
+
+pub use reload::Reloader;
+pub use service::{router_main, worker_main};
+pub use signals::{interrupted, stop_on_signal};

@@ -1,0 +1,182 @@
+//! The `main` of a worker and of the router: arguments in, exit code out.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+use tokio::time::Instant;
+
+use super::args::CommonArgs;
+use super::exit::Exit;
+use super::reload::Reloader;
+use super::signals::stop_on_signal;
+use super::telemetry;
+use crate::router::{self, RouterError, RouterOptions};
+use crate::store::{Redis, StoreError, retry_until};
+use crate::worker::{self, Handler, Stop, WorkerError, WorkerOptions};
+
+/// How long a starting process waits for Redis before it gives up with exit code 69.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Parser)]
+#[command(version)]
+struct WorkerArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Name of this process within its group, stable across restarts: a restarted process takes
+    /// over at once what its earlier life left. [default: host and a free number]
+    #[arg(long, value_parser = process_name)]
+    name: Option<String>,
+    /// How long started deliveries may go on after SIGTERM; the rest is given back.
+    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
+    drain: u64,
+}
+
+#[derive(Parser)]
+#[command(
+    version,
+    about = "Routes events from the inbox to the streams that routing.yaml names"
+)]
+struct RouterArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Name of this process among the routers, stable across restarts. [default: host and a free number]
+    #[arg(long, value_parser = process_name)]
+    name: Option<String>,
+}
+
+fn process_name(text: &str) -> Result<String, String> {
+    let plain = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@'));
+    match plain && (1..=100).contains(&text.len()) && text != "retry" && text != "released" {
+        true => Ok(text.to_owned()),
+        false => Err("a name has 1 to 100 letters, digits, `-`, `_`, `.` or `@`; `retry` and `released` are reserved".into()),
+    }
+}
+
+/// Runs a worker: parses arguments, makes the handler, handles events until told to stop.
+///
+/// Exit codes: 0 stopped as told, 1 failed, 2 usage, 69 Redis unreachable, 78 bad configuration
+/// (that includes a handler that cannot be made from its environment).
+pub fn worker_main<H: Handler, E: Display>(make: impl FnOnce() -> Result<H, E>) -> ExitCode {
+    let about = format!(
+        "Handles the events that routing.yaml sends to {}",
+        H::SUBSCRIBER
+    );
+    let matches = WorkerArgs::command().about(about).get_matches();
+    let args = WorkerArgs::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    telemetry::init();
+    let handler = match make() {
+        Ok(handler) => handler,
+        Err(error) => return failed(Exit::BadConfig, &error),
+    };
+    run_process(&args.common, |redis, reloader| async move {
+        let stop = Stop::default();
+        tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
+        let options = WorkerOptions {
+            redis,
+            config: reloader.subscribe(),
+            name: args.name,
+            drain: Duration::from_secs(args.drain),
+            stop,
+            ready: Box::new(|| {}),
+        };
+        worker::run(handler, options).await.map_err(|error| {
+            let exit = match &error {
+                WorkerError::Store(error) => Exit::from(error),
+                WorkerError::NotSubscribed(_) => Exit::BadConfig,
+                WorkerError::Membership(_) | WorkerError::Thread(_) => Exit::Failure,
+            };
+            failed(exit, &error)
+        })
+    })
+}
+
+/// Runs the router. Exit codes as for [`worker_main`].
+pub fn router_main() -> ExitCode {
+    let args = RouterArgs::parse();
+    telemetry::init();
+    run_process(&args.common, |redis, reloader| async move {
+        let stop = Stop::default();
+        tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
+        let rereader = reloader.clone();
+        let options = RouterOptions {
+            redis,
+            config: reloader.subscribe(),
+            reread: Box::new(move || tokio::task::block_in_place(|| rereader.reload())),
+            name: args.name,
+            stop: stop.reading.clone(),
+            ready: Box::new(|| {}),
+        };
+        let ran = tokio::select! {
+            ran = router::run(options) => ran,
+            // What was read and not routed stays pending, for the next router.
+            () = stop.now.cancelled() => Ok(()),
+        };
+        ran.map_err(|error| {
+            let exit = match &error {
+                RouterError::Store(error) => Exit::from(error),
+                RouterError::Membership(_) => Exit::Failure,
+            };
+            failed(exit, &error)
+        })
+    })
+}
+
+/// What both have in common: configuration, Redis, runtime, reloading.
+fn run_process<F, Fut>(args: &CommonArgs, run: F) -> ExitCode
+where
+    F: FnOnce(Redis, Arc<Reloader>) -> Fut,
+    Fut: Future<Output = Result<(), ExitCode>>,
+{
+    let config = match args.load() {
+        Ok(config) => config,
+        Err(error) => return failed(Exit::from(&error), &error),
+    };
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(Exit::Failure, &error),
+    };
+    let outcome = runtime.block_on(async {
+        let redis = Redis::open(&args.redis_url).map_err(|e| failed(Exit::from(&e), &e))?;
+        wait_for_redis(&redis)
+            .await
+            .map_err(|e| failed(Exit::from(&e), &e))?;
+        let reloader = Reloader::new(config);
+        let reloading = tokio::spawn(reloader.clone().run());
+        let outcome = run(redis, reloader).await;
+        reloading.abort();
+        outcome
+    });
+    // A handler that blocks a thread must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    outcome.err().unwrap_or_else(|| Exit::Clean.into())
+}
+
+/// Redis may be starting at the same time, or loading its data.
+async fn wait_for_redis(redis: &Redis) -> Result<(), StoreError> {
+    let deadline = Instant::now() + START_PATIENCE;
+    let hopeless = |error: &StoreError| Exit::from(error) != Exit::Unreachable;
+    retry_until(Some(deadline), hopeless, |_| async {
+        let mut connection = redis.dedicated(Duration::ZERO).await?;
+        redis::cmd("PING")
+            .exec_async(&mut connection)
+            .await
+            .map_err(|e| redis.error(e))
+    })
+    .await
+}
+
+fn failed(exit: Exit, error: &dyn Display) -> ExitCode {
+    tracing::error!("{error}");
+    exit.into()
+}

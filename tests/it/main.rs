@@ -1,0 +1,11 @@
+//! Integration tests: real redis-server processes, real router and worker processes. One crate,
+//! so that it links once; a module per behaviour.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod support;
+
+mod crashes;
+mod outages;
+mod retries;
+mod routing;
+mod trimming;

@@ -1,0 +1,24 @@
+//! What the tests share: a Redis of one's own, a fleet around it, and a worker whose handler
+//! does what each event tells it to.
+
+pub mod fleet;
+pub mod probe;
+pub mod server;
+
+pub use fleet::{Fleet, event};
+pub use server::Server;
+
+use std::time::{Duration, Instant};
+
+/// Polls until `done` answers something; fails loudly after `DEADLINE`.
+pub fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    const DEADLINE: Duration = Duration::from_secs(30);
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = done() {
+            return answer;
+        }
+        assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,93 @@
+//! A redis-server process on a Unix socket in a folder of its own.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use redis::{Commands, FromRedisValue};
+use tempfile::TempDir;
+
+use super::eventually;
+
+pub struct Server {
+    pub dir: TempDir,
+    child: Option<Child>,
+    args: Vec<String>,
+}
+
+impl Server {
+    /// Starts one with the append-only file on, so that it can be killed and restarted.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts one with further settings.
+    pub fn with(args: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("streamfleet-test-").tempdir().unwrap();
+        let mut server =
+            Self { dir, child: None, args: args.iter().map(|a| (*a).to_owned()).collect() };
+        server.run();
+        server
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("redis.sock")
+    }
+
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Starts the process (again) and waits until it answers.
+    pub fn run(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.arg("--port").arg("0").arg("--unixsocket").arg(self.socket());
+        command.arg("--dir").arg(self.dir.path()).args(["--appendonly", "yes", "--appendfsync", "always"]);
+        command.args(["--save", "", "--maxmemory-policy", "noeviction"]).args(&self.args);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.child = Some(child.expect("redis-server is needed: apt-get install redis-server"));
+        let client = redis::Client::open(self.url()).unwrap();
+        eventually("redis-server answers", || {
+            let mut connection = client.get_connection().ok()?;
+            redis::cmd("PING").exec(&mut connection).ok()
+        });
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn connection(&self) -> redis::Connection {
+        redis::Client::open(self.url()).unwrap().get_connection().unwrap()
+    }
+
+    /// One command, its words separated by white space: `cli("XLEN inbox")`.
+    pub fn cli<T: FromRedisValue>(&self, line: &str) -> T {
+        let mut words = line.split_whitespace();
+        let mut command = redis::cmd(words.next().unwrap());
+        command.arg(words.collect::<Vec<_>>());
+        command.query(&mut self.connection()).unwrap_or_else(|e| panic!("{line}: {e}"))
+    }
+
+    /// Everything in the dataset, to compare before and after.
+    pub fn snapshot(&self) -> Vec<(String, Vec<u8>)> {
+        let mut connection = self.connection();
+        let mut keys: Vec<String> = connection.keys("*").unwrap();
+        keys.sort();
+        keys.into_iter()
+            .map(|key| {
+                let dump: Vec<u8> = redis::cmd("DUMP").arg(&key).query(&mut connection).unwrap();
+                (key, dump)
+            })
+            .collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
