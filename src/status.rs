@@ -172,8 +172,8 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
         };
     }
     let details = details(link, keys, &read, groups).await?;
-    let subscribers = names.subscribers.iter().zip(read.subscribers);
-    let subscribers = subscribers.map(|(name, (dead, lost))| SubscriberStatus {
+    let subscribers = names.subscribers.iter().zip(&read.subscribers);
+    let subscribers = subscribers.map(|(name, &(dead, lost))| SubscriberStatus {
         name: name.clone(),
         routed: routing.subscriber(name).is_some(),
         dead,
@@ -190,7 +190,7 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
             .and_then(|ms| Timestamp::from_millisecond(ms).ok())
             .unwrap_or_else(Timestamp::now),
         server: link.redis().server().to_owned(),
-        dataset: read.dataset,
+        dataset: read.dataset.clone(),
         generation: read.generation,
         drained,
         router: RouterStatus {

@@ -11,11 +11,12 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::filter::FilterArgs;
 use super::text::{Output, Paint, Tone, age, count, escape, json_line, pretty, shorten, table};
-use super::{CommandError, Session, told_to_stop};
+use super::{CommandError, Session};
 use crate::dead::{DeadLetters, Filter};
 use crate::letter::Letter;
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
+use crate::process::interrupted;
 use crate::store::EntryId;
 use crate::worker::Attempt;
 
@@ -319,7 +320,7 @@ async fn act(args: MoveArgs, action: Action) -> Result<Exit, CommandError> {
     };
     let outcome = tokio::select! {
         biased;
-        _ = told_to_stop() => None,
+        () = interrupted() => None,
         outcome = work => Some(outcome),
     };
     mover.bar.finish_and_clear();

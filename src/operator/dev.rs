@@ -6,6 +6,7 @@ mod server;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,16 +16,17 @@ use self::child::{Child, Spec};
 pub(super) use self::child::{ChildArgs, become_child};
 use self::server::Server;
 use super::text::Paint;
-use super::{CommandError, told_to_stop};
+use super::CommandError;
 use crate::process::args::ConfigArgs;
 use crate::process::exit::Exit;
+use crate::process::interrupted;
 use crate::routing::Config;
 
 /// The name under which each process runs.
 const NAME: &str = "dev-1";
 const ROUTER: &str = "streamfleet-router";
-/// How long router and workers may finish what they have begun.
-const DRAIN: Duration = Duration::from_secs(20);
+/// How long router and workers may finish what they have begun: longer than they take by default.
+const DRAIN: Duration = Duration::from_secs(30);
 /// How long Redis may take to write its file.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -55,8 +57,7 @@ fn port(text: &str) -> Result<u16, String> {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
-    // From here on a signal is answered, not obeyed at once.
-    let stop = told_to_stop();
+    let stop = interrupted();
     tokio::pin!(stop);
     let config = Config::load(&args.file.config)?;
     let path = absolute(&args.file.config)?;
@@ -72,7 +73,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     let start = Server::start(&dir, args.port, label(0, server::PROGRAM));
     let mut server = tokio::select! {
         biased;
-        _ = &mut stop => return Ok(Exit::Clean),
+        () = &mut stop => return Ok(Exit::Clean),
         server = start => server?,
     };
 
@@ -87,16 +88,17 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
             .env("STREAMFLEET_LOG_FORMAT", "human");
         children.push(spec.spawn()?);
     }
-    println!("\nstarted: Redis, the router and {} workers", children.len().saturating_sub(1));
-    println!("  look inside:  {}", server.cli());
-    println!("  use it:       export STREAMFLEET_REDIS_URL={}", server.url);
-    println!("  stop it:      Ctrl-C\n");
+    let mut out = stdout();
+    writeln!(out, "\nstarted: Redis, the router and {} workers", children.len().saturating_sub(1))?;
+    writeln!(out, "  look inside:  {}", server.cli())?;
+    writeln!(out, "  use it:       export STREAMFLEET_REDIS_URL={}", server.url)?;
+    writeln!(out, "  stop it:      Ctrl-C\n")?;
 
     let mut healthy = true;
     let told = loop {
         tokio::select! {
             biased;
-            _ = &mut stop => break true,
+            () = &mut stop => break true,
             status = server.child.exited() => {
                 eprintln!("Redis ended by itself ({status}): stopping the rest");
                 break false;
@@ -110,11 +112,11 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     if told {
         eprintln!("stopping: workers and router first, then Redis");
     }
-    let again = told_to_stop();
+    let again = interrupted();
     tokio::select! {
         biased;
         // Dropping what runs kills it.
-        _ = again => {
+        () = again => {
             eprintln!("killed");
             return Ok(Exit::Failure);
         }

@@ -18,7 +18,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::dead::RedriveError;
 use crate::process::args::CommonArgs;
@@ -141,19 +140,6 @@ impl Session {
             .await?;
         Ok(Self { config, link, keys })
     }
-}
-
-/// Waits until the process is told to stop (Ctrl-C, SIGTERM, the terminal closed).
-async fn told_to_stop() -> io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-    Ok(())
 }
 
 /// Reads `500ms`, `30s`, `2h`, `7d`, or several of them in a row.

@@ -14,11 +14,12 @@ use uuid::Uuid;
 
 use super::ndjson::{Line, complete, read_lines};
 use super::text::escape;
-use super::{CommandError, Session, told_to_stop};
+use super::{CommandError, Session};
 use crate::admission::{Refusal, Rejection, admit};
 use crate::event_type::EventType;
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
+use crate::process::interrupted;
 use crate::publisher::Publisher;
 use crate::store::{StoreError, retry_until};
 
@@ -131,7 +132,7 @@ impl Args {
         }
     }
 
-    async fn one(&self, mut door: Door, event_type: &EventType, data: &str) -> Result<Exit, CommandError> {
+    async fn one(&self, door: Door, event_type: &EventType, data: &str) -> Result<Exit, CommandError> {
         let text = match data.strip_prefix('@') {
             Some(path) => std::fs::read_to_string(path).map_err(|e| failed(Path::new(path), e))?,
             None => data.to_owned(),
@@ -190,12 +191,12 @@ impl Door {
     /// Publishes all lines; false if it was told to stop before the last.
     async fn many(&mut self, name: &str, input: Box<dyn Read + Send>) -> Result<bool, CommandError> {
         let mut batches = read_lines(input, self.session.config.routing.limits().event_bytes);
-        let stop = told_to_stop();
+        let stop = interrupted();
         tokio::pin!(stop);
         loop {
             let batch = tokio::select! {
                 biased;
-                _ = &mut stop => {
+                () = &mut stop => {
                     self.say("stopped: what was published so far stays published");
                     return Ok(false);
                 }

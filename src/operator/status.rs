@@ -4,10 +4,11 @@ use std::io::{IsTerminal, Write, stdout};
 use std::time::Duration;
 
 use super::text::{Output, Paint, Tone, age, json_line, table};
-use super::{CommandError, Session, told_to_stop};
+use super::{CommandError, Session};
 use crate::fleet::INBOX;
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
+use crate::process::interrupted;
 use crate::status::{Condition, GroupStatus, Snapshot, collect};
 
 /// Show the inbox, the streams, what each subscriber owes, and who is alive.
@@ -28,7 +29,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
-    let stop = told_to_stop();
+    let stop = interrupted();
     tokio::pin!(stop);
     loop {
         let taken = collect(&session.link, &session.keys, &session.config.routing).await;
@@ -42,7 +43,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
             return Ok(Exit::Clean);
         }
         tokio::select! {
-            _ = &mut stop => return Ok(Exit::Clean),
+            () = &mut stop => return Ok(Exit::Clean),
             () = tokio::time::sleep(args.interval.max(Duration::from_millis(100))) => {}
         }
     }
