@@ -37,6 +37,7 @@ impl Server {
             Some(port) => Place::Port(free_port(port)?),
             None => Place::Socket(free_socket(dir)?),
         };
+        let log = dir.join("redis.log");
         let mut spec = Spec::new(&program, label);
         let (url, options) = match &place {
             Place::Port(port) => {
@@ -57,7 +58,7 @@ impl Server {
             ("--maxmemory-policy", "noeviction".into()),
             ("--daemonize", "no".into()),
             // Its log is for when something is wrong.
-            ("--loglevel", "warning".into()),
+            ("--logfile", log.display().to_string()),
         ];
         for (name, value) in options.into_iter().chain(always) {
             spec = spec.arg(name).arg(value);
@@ -66,7 +67,8 @@ impl Server {
         tokio::select! {
             biased;
             status = server.child.exited() => Err(CommandError::Refused(format!(
-                "redis-server ended before it answered ({status}): its own words are above"
+                "redis-server ended before it answered ({status}): see {}",
+                log.display()
             ))),
             answers = answers(&server.url) => answers.map(|()| server).map_err(CommandError::from),
         }
