@@ -191,9 +191,9 @@ impl DeadLetters {
             self.keys.stream(&Keys::redrive_name(owner))
         };
         let (id, fields) = (letter.id, letter.redriven());
-        let sent = self.link.run(|mut c| async move {
-            store::redrive(&mut c, &dead, &target, id, &fields).await
-        });
+        let sent = self
+            .link
+            .run(|mut c| async move { store::redrive(&mut c, &dead, &target, id, &fields).await });
         Ok(sent.await?)
     }
 
@@ -251,10 +251,7 @@ impl Letters {
             let Some((owner, from, to)) = self.ranges.front_mut() else {
                 return Ok(None);
             };
-            let entries = self
-                .letters
-                .read(owner, "XRANGE", *from, *to, PAGE)
-                .await?;
+            let entries = self.letters.read(owner, "XRANGE", *from, *to, PAGE).await?;
             let next = entries.last().and_then(|last| after(last.id));
             for entry in entries {
                 let letter = Letter::from_entry(entry);

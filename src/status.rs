@@ -157,7 +157,11 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
     let present: BTreeSet<_> = groups.iter().map(|(pair, ..)| pair.clone()).collect();
     for pair in known.union(&wanted).filter(|pair| !present.contains(*pair)) {
         let lost = known.contains(pair);
-        let condition = if lost { Condition::Lost } else { Condition::Absent };
+        let condition = if lost {
+            Condition::Lost
+        } else {
+            Condition::Absent
+        };
         groups.push((pair.clone(), condition, None));
     }
     groups.sort_by(|a, b| a.0.cmp(&b.0));
@@ -395,7 +399,9 @@ impl Names {
 }
 
 /// Reads the answer of XINFO GROUPS.
-fn positions(groups: Vec<HashMap<String, Value>>) -> Result<BTreeMap<String, Position>, RedisError> {
+fn positions(
+    groups: Vec<HashMap<String, Value>>,
+) -> Result<BTreeMap<String, Position>, RedisError> {
     let mut positions = BTreeMap::new();
     for mut group in groups {
         let mut field = |name: &str| group.remove(name).unwrap_or(Value::Nil);
@@ -432,43 +438,45 @@ async fn details(
     }
     let answers = ask(link, pipeline).await?;
     let mut answers = Answers(answers.into_iter());
-    let status = groups.into_iter().map(|((stream, subscriber), condition, at)| {
-        let mut status = GroupStatus {
-            condition,
-            waiting: None,
-            oldest_waiting_ms: None,
-            in_flight: 0,
-            retrying: 0,
-            released: 0,
-            stream,
-            subscriber,
-        };
-        if let Some(at) = at {
-            let consumers: Vec<HashMap<String, Value>> = answers.take()?.unwrap_or_default();
-            for mut consumer in consumers {
-                let mut field = |name: &str| consumer.remove(name).unwrap_or(Value::Nil);
-                let name = String::from_redis_value(field("name"))?;
-                let pending = u64::from_redis_value(field("pending"))?;
-                match name.as_str() {
-                    RETRY => status.retrying += pending,
-                    RELEASED => status.released += pending,
-                    _ => status.in_flight += pending,
-                }
-            }
-            let oldest = answers.id()?;
-            status.oldest_waiting_ms = oldest.map(|id| read.now_ms.saturating_sub(id.ms));
-            status.waiting = match oldest {
-                None => Some(0),
-                // Settled entries are deleted here, so what is not pending was not read.
-                Some(_) if deletes_settled(&status) => {
-                    let length = read.streams.get(&status.stream).map_or(0, |s| s.length);
-                    Some(length.saturating_sub(at.pending))
-                }
-                Some(_) => at.lag,
+    let status = groups
+        .into_iter()
+        .map(|((stream, subscriber), condition, at)| {
+            let mut status = GroupStatus {
+                condition,
+                waiting: None,
+                oldest_waiting_ms: None,
+                in_flight: 0,
+                retrying: 0,
+                released: 0,
+                stream,
+                subscriber,
             };
-        }
-        Ok(status)
-    });
+            if let Some(at) = at {
+                let consumers: Vec<HashMap<String, Value>> = answers.take()?.unwrap_or_default();
+                for mut consumer in consumers {
+                    let mut field = |name: &str| consumer.remove(name).unwrap_or(Value::Nil);
+                    let name = String::from_redis_value(field("name"))?;
+                    let pending = u64::from_redis_value(field("pending"))?;
+                    match name.as_str() {
+                        RETRY => status.retrying += pending,
+                        RELEASED => status.released += pending,
+                        _ => status.in_flight += pending,
+                    }
+                }
+                let oldest = answers.id()?;
+                status.oldest_waiting_ms = oldest.map(|id| read.now_ms.saturating_sub(id.ms));
+                status.waiting = match oldest {
+                    None => Some(0),
+                    // Settled entries are deleted here, so what is not pending was not read.
+                    Some(_) if deletes_settled(&status) => {
+                        let length = read.streams.get(&status.stream).map_or(0, |s| s.length);
+                        Some(length.saturating_sub(at.pending))
+                    }
+                    Some(_) => at.lag,
+                };
+            }
+            Ok(status)
+        });
     let status: Result<_, RedisError> = status.collect();
     status.map_err(|e| link.redis().error(e))
 }
@@ -512,7 +520,8 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_reads_as_nothing() {
-        let mut answers = Answers(vec![Value::Nil, Value::Int(3), Value::Array(vec![])].into_iter());
+        let mut answers =
+            Answers(vec![Value::Nil, Value::Int(3), Value::Array(vec![])].into_iter());
         assert_eq!(answers.number().unwrap(), 0);
         assert_eq!(answers.number().unwrap(), 3);
         assert_eq!(answers.id().unwrap(), None);

@@ -158,7 +158,15 @@ fn as_json(bytes: &[u8]) -> Option<&RawValue> {
 async fn list(args: ListArgs) -> Result<Exit, CommandError> {
     let (_, letters) = open(&args.common).await?;
     let mut found = letters.find(args.filter.filter()).await?;
-    let header = ["SUBSCRIBER", "ID", "AGE", "TYPE", "REASON", ">TRIES", "ERROR"];
+    let header = [
+        "SUBSCRIBER",
+        "ID",
+        "AGE",
+        "TYPE",
+        "REASON",
+        ">TRIES",
+        "ERROR",
+    ];
     let (mut rows, mut shown, mut more) = (table(&header), 0, false);
     let mut out = stdout().lock();
     while let Some((owner, letter)) = found.next().await? {
@@ -178,7 +186,10 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
             escape(&owner),
             letter.id.to_string(),
             age(Some(died.saturating_sub(letter.id.ms))),
-            letter.event_type.as_deref().map_or("-".into(), |t| shorten(t, 40)),
+            letter
+                .event_type
+                .as_deref()
+                .map_or("-".into(), |t| shorten(t, 40)),
             shorten(&letter.reason, 24),
             letter.attempts.0.len().to_string(),
             shorten(&letter.error, 80),
@@ -331,7 +342,11 @@ async fn act(args: MoveArgs, action: Action) -> Result<Exit, CommandError> {
     let letters = count(mover.done, "letter");
     writeln!(stdout(), "{} {letters}", action.done(args.dry_run))?;
     outcome.transpose()?;
-    Ok(if mover.failed == 0 { Exit::Clean } else { Exit::Failure })
+    Ok(if mover.failed == 0 {
+        Exit::Clean
+    } else {
+        Exit::Failure
+    })
 }
 
 fn pace(rate: NonZeroU32) -> Interval {
@@ -389,7 +404,9 @@ impl Mover {
                 several => {
                     let owners: Vec<_> = several.iter().map(|(o, _)| escape(o)).collect();
                     let owners = owners.join(", ");
-                    self.fail(&format!("{id}: {owners} have letters of this ID: add --subscriber"));
+                    self.fail(&format!(
+                        "{id}: {owners} have letters of this ID: add --subscriber"
+                    ));
                 }
             }
         }
@@ -400,7 +417,9 @@ impl Mover {
         let id = letter.id;
         if self.action == Action::Redrive && !self.has_reader(owner) {
             let owner = escape(owner);
-            self.fail(&format!("{owner} {id}: routing.yaml has no {owner}: nobody would read it"));
+            self.fail(&format!(
+                "{owner} {id}: routing.yaml has no {owner}: nobody would read it"
+            ));
             return Ok(());
         }
         if let Some(pace) = &mut self.pace {
@@ -420,7 +439,10 @@ impl Mover {
         if moved {
             self.done += 1;
         } else {
-            self.fail(&format!("{} {id}: somebody else has taken it just now", escape(owner)));
+            self.fail(&format!(
+                "{} {id}: somebody else has taken it just now",
+                escape(owner)
+            ));
         }
         let done = self.action.done(self.dry_run);
         self.bar.set_message(format!("{done} {}", self.done));

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use self::child::{Child, Spec};
 pub(super) use self::child::{ChildArgs, become_child};
 use self::server::Server;
-use super::text::Paint;
 use super::CommandError;
+use super::text::Paint;
 use crate::process::args::ConfigArgs;
 use crate::process::exit::Exit;
 use crate::process::interrupted;
@@ -67,7 +67,11 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     let _lock = lock(&dir)?;
 
     let paint = Paint::stdout();
-    let width = programs.iter().filter_map(|p| p.file_name()).map(|n| n.len()).max();
+    let width = programs
+        .iter()
+        .filter_map(|p| p.file_name())
+        .map(|n| n.len())
+        .max();
     let width = width.unwrap_or(0).max(server::PROGRAM.len());
     let label = |n: usize, name: &str| paint.nth(&format!("{name:<width$} |"), n);
     let start = Server::start(&dir, args.port, label(0, server::PROGRAM));
@@ -79,7 +83,10 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
 
     let mut children = Vec::new();
     for (n, program) in programs.iter().enumerate() {
-        let name = program.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+        let name = program
+            .file_name()
+            .map(|n| n.to_string_lossy())
+            .unwrap_or_default();
         let spec = Spec::new(program, label(n + 1, &name))
             .arg("--name")
             .arg(NAME)
@@ -89,9 +96,17 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
         children.push(spec.spawn()?);
     }
     let mut out = stdout();
-    writeln!(out, "\nstarted: Redis, the router and {} workers", children.len().saturating_sub(1))?;
+    writeln!(
+        out,
+        "\nstarted: Redis, the router and {} workers",
+        children.len().saturating_sub(1)
+    )?;
     writeln!(out, "  look inside:  {}", server.cli())?;
-    writeln!(out, "  use it:       export STREAMFLEET_REDIS_URL={}", server.url)?;
+    writeln!(
+        out,
+        "  use it:       export STREAMFLEET_REDIS_URL={}",
+        server.url
+    )?;
     writeln!(out, "  stop it:      Ctrl-C\n")?;
 
     let mut healthy = true;
@@ -122,7 +137,11 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
         }
         () = stop_all(children, server) => {}
     }
-    Ok(if told && healthy { Exit::Clean } else { Exit::Failure })
+    Ok(if told && healthy {
+        Exit::Clean
+    } else {
+        Exit::Failure
+    })
 }
 
 /// Workers and router first: they need Redis to give back what they hold.
@@ -140,11 +159,23 @@ async fn stop_all(children: Vec<Child>, server: Server) {
 
 /// The router and each worker program once, all of them there.
 fn programs(config: &Config) -> Result<Vec<PathBuf>, CommandError> {
-    let here = std::env::current_exe().map_err(|cause| file_error(Path::new("/proc/self/exe"), cause))?;
+    let here =
+        std::env::current_exe().map_err(|cause| file_error(Path::new("/proc/self/exe"), cause))?;
     let folder = here.parent().unwrap_or(Path::new("/"));
-    let workers: BTreeSet<_> = config.routing.subscribers().map(|s| s.worker.as_str()).collect();
-    let all: Vec<_> = std::iter::once(ROUTER).chain(workers).map(|name| folder.join(name)).collect();
-    let missing: Vec<_> = all.iter().filter(|p| !p.is_file()).filter_map(|p| p.file_name()).collect();
+    let workers: BTreeSet<_> = config
+        .routing
+        .subscribers()
+        .map(|s| s.worker.as_str())
+        .collect();
+    let all: Vec<_> = std::iter::once(ROUTER)
+        .chain(workers)
+        .map(|name| folder.join(name))
+        .collect();
+    let missing: Vec<_> = all
+        .iter()
+        .filter(|p| !p.is_file())
+        .filter_map(|p| p.file_name())
+        .collect();
     if missing.is_empty() {
         return Ok(all);
     }
@@ -161,7 +192,10 @@ fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
 }
 
 fn file_error(path: &Path, cause: std::io::Error) -> CommandError {
-    CommandError::File { path: path.to_owned(), cause }
+    CommandError::File {
+        path: path.to_owned(),
+        cause,
+    }
 }
 
 /// One `dev` per folder. The lock ends with the process, however it ends.

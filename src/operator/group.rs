@@ -90,14 +90,22 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
         out.write_all(json_line(&snapshot.groups)?.as_bytes())?;
         return Ok(Exit::Clean);
     }
-    let (mut rows, mut tones) = (table(&["STREAM", "SUBSCRIBER", "CONDITION", ">OWES"]), Vec::new());
+    let (mut rows, mut tones) = (
+        table(&["STREAM", "SUBSCRIBER", "CONDITION", ">OWES"]),
+        Vec::new(),
+    );
     for group in &snapshot.groups {
         let condition = format!("{:?}", group.condition).to_lowercase();
         let owes = match group.condition {
             Condition::Lost | Condition::Absent => "-".to_owned(),
             _ => owes(group).map_or("?".to_owned(), |n| n.to_string()),
         };
-        rows.add_row([group.stream.clone(), group.subscriber.clone(), condition, owes]);
+        rows.add_row([
+            group.stream.clone(),
+            group.subscriber.clone(),
+            condition,
+            owes,
+        ]);
         tones.push(match group.condition {
             Condition::Ok => None,
             Condition::Lost => Some(Tone::Alarm),
@@ -118,7 +126,9 @@ async fn recreate(args: RecreateArgs) -> Result<Exit, CommandError> {
     let pair = (args.stream.clone(), args.subscriber.clone());
     let records = fleet::group_records(&session.link, &session.keys).await?;
     let wanted = fleet::wanted_groups(&session.config.routing, None);
-    let wanted = wanted.iter().find(|w| w.stream == args.stream && w.subscriber == args.subscriber);
+    let wanted = wanted
+        .iter()
+        .find(|w| w.stream == args.stream && w.subscriber == args.subscriber);
     let lease_ms = match (wanted, records.get(&pair)) {
         (Some(wanted), _) => wanted.lease_ms,
         (None, Some(record)) => record.lease_ms,
@@ -148,8 +158,16 @@ async fn recreate(args: RecreateArgs) -> Result<Exit, CommandError> {
     };
     match state {
         GroupState::Created => {
-            let WantedGroup { stream, subscriber, start, .. } = group;
-            writeln!(stdout(), "recreated the group {subscriber} on {stream}: it reads what comes after {start}")?;
+            let WantedGroup {
+                stream,
+                subscriber,
+                start,
+                ..
+            } = group;
+            writeln!(
+                stdout(),
+                "recreated the group {subscriber} on {stream}: it reads what comes after {start}"
+            )?;
             Ok(Exit::Clean)
         }
         GroupState::Exists | GroupState::Lost => Err(CommandError::Refused(format!(
@@ -168,7 +186,10 @@ async fn retire(args: RetireArgs) -> Result<Exit, CommandError> {
     let snapshot = collect(&session.link, &session.keys, &session.config.routing).await?;
     let chosen = |g: &&GroupStatus| {
         g.subscriber == args.subscriber
-            && args.stream.as_ref().is_none_or(|stream| *stream == g.stream)
+            && args
+                .stream
+                .as_ref()
+                .is_none_or(|stream| *stream == g.stream)
             && g.stream != INBOX
             && g.condition != Condition::Absent
     };
@@ -204,7 +225,10 @@ async fn retire(args: RetireArgs) -> Result<Exit, CommandError> {
         });
         match retired.await? {
             Retired::Done => writeln!(stdout(), "retired the group {subscriber} on {stream}")?,
-            Retired::Absent => writeln!(stdout(), "the group {subscriber} on {stream} is gone already")?,
+            Retired::Absent => writeln!(
+                stdout(),
+                "the group {subscriber} on {stream} is gone already"
+            )?,
             Retired::Owes => {
                 refused = true;
                 let owes = owes(group).map_or("an unknown number of deliveries".to_owned(), |n| {
@@ -216,10 +240,16 @@ async fn retire(args: RetireArgs) -> Result<Exit, CommandError> {
             }
         }
     }
-    let dead = snapshot.subscribers.iter().find(|s| s.name == args.subscriber).map_or(0, |s| s.dead);
+    let dead = snapshot
+        .subscribers
+        .iter()
+        .find(|s| s.name == args.subscriber)
+        .map_or(0, |s| s.dead);
     if dead > 0 {
         let letters = count(dead, "dead letter");
-        eprintln!("{subscriber} has {letters} left: see streamfleet dead list --subscriber {subscriber}");
+        eprintln!(
+            "{subscriber} has {letters} left: see streamfleet dead list --subscriber {subscriber}"
+        );
     }
     Ok(if refused { Exit::Failure } else { Exit::Clean })
 }

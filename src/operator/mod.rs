@@ -95,7 +95,10 @@ impl From<&CommandError> for Exit {
 pub fn main(cli: Cli) -> ExitCode {
     telemetry::init();
     // One thread: `dev` ties the lives of its children to the thread that starts them.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("streamfleet: cannot start: {error}");
@@ -149,7 +152,9 @@ fn duration(text: &str) -> Result<Duration, String> {
     while !rest.is_empty() || text.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
         let (number, tail) = rest.split_at(digits);
-        let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let end = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(end);
         let number: u64 = number.parse().map_err(|_| wrong())?;
         let ms = match unit {
@@ -161,7 +166,9 @@ fn duration(text: &str) -> Result<Duration, String> {
             _ => return Err(wrong()),
         };
         let part = number.checked_mul(ms).ok_or_else(wrong)?;
-        total = total.checked_add(Duration::from_millis(part)).ok_or_else(wrong)?;
+        total = total
+            .checked_add(Duration::from_millis(part))
+            .ok_or_else(wrong)?;
         rest = tail;
     }
     Ok(total)
@@ -179,10 +186,24 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, ms) in [("500ms", 500), ("2h", 7_200_000), ("1h30m", 5_400_000), ("0s", 0)] {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("2h", 7_200_000),
+            ("1h30m", 5_400_000),
+            ("0s", 0),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for bad in ["", "5", "s", "-1s", "1.5h", "1 s", "99999999999999999999s", "18446744073709551615d"] {
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1.5h",
+            "1 s",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

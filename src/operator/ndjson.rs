@@ -86,7 +86,9 @@ impl<R: Read> Lines<R> {
             }
             let end = buffer.iter().position(|b| *b == b'\n');
             complete = end.is_some();
-            let part = buffer.get(..end.unwrap_or(buffer.len())).unwrap_or_default();
+            let part = buffer
+                .get(..end.unwrap_or(buffer.len()))
+                .unwrap_or_default();
             fits &= text.len() + part.len() <= self.max;
             if fits {
                 text.extend_from_slice(part);
@@ -192,7 +194,15 @@ mod tests {
     fn lines_are_numbered_bounded_and_never_lost() {
         let some = |n, text: &str| (n, Some(text.to_owned()));
         let input = "\u{feff}a\n\n  \r\nbbbbbbbbbbbbbbbbbbbb\nccccccccccccccccccccc\nd";
-        assert_eq!(all(input, 20), [some(1, "a"), some(4, &"b".repeat(20)), (5, None), some(6, "d")]);
+        assert_eq!(
+            all(input, 20),
+            [
+                some(1, "a"),
+                some(4, &"b".repeat(20)),
+                (5, None),
+                some(6, "d")
+            ]
+        );
         assert_eq!(all("", 20), []);
         assert_eq!(all("\n\n", 20), []);
     }

@@ -101,14 +101,24 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     door.bar = progress(size);
     let outcome = door.many(&name, input).await;
     door.bar.finish_and_clear();
-    writeln!(stdout(), "published {}, refused {}", door.published, door.refused)?;
+    writeln!(
+        stdout(),
+        "published {}, refused {}",
+        door.published,
+        door.refused
+    )?;
     let all = outcome?;
-    Ok(if all && door.refused == 0 { Exit::Clean } else { Exit::Failure })
+    Ok(if all && door.refused == 0 {
+        Exit::Clean
+    } else {
+        Exit::Failure
+    })
 }
 
 impl Args {
     fn source(&self) -> Source {
-        let usage = |kind, message: &str| -> ! { clap::Error::raw(kind, format!("{message}\n")).exit() };
+        let usage =
+            |kind, message: &str| -> ! { clap::Error::raw(kind, format!("{message}\n")).exit() };
         match (self.event_type.as_deref(), &self.file) {
             (Some("-"), _) => Source::Stdin,
             (None, Some(path)) if path.as_os_str() == "-" => Source::Stdin,
@@ -132,7 +142,12 @@ impl Args {
         }
     }
 
-    async fn one(&self, door: Door, event_type: &EventType, data: &str) -> Result<Exit, CommandError> {
+    async fn one(
+        &self,
+        door: Door,
+        event_type: &EventType,
+        data: &str,
+    ) -> Result<Exit, CommandError> {
         let text = match data.strip_prefix('@') {
             Some(path) => std::fs::read_to_string(path).map_err(|e| failed(Path::new(path), e))?,
             None => data.to_owned(),
@@ -163,12 +178,18 @@ impl Args {
 }
 
 fn failed(path: &Path, cause: std::io::Error) -> CommandError {
-    CommandError::File { path: path.to_owned(), cause }
+    CommandError::File {
+        path: path.to_owned(),
+        cause,
+    }
 }
 
 fn progress(size: Option<u64>) -> ProgressBar {
     let (bar, template) = match size {
-        Some(size) => (ProgressBar::new(size), "{bar:32} {percent:>3}%  {msg}  {eta} left"),
+        Some(size) => (
+            ProgressBar::new(size),
+            "{bar:32} {percent:>3}%  {msg}  {eta} left",
+        ),
         None => (ProgressBar::new_spinner(), "{spinner} {msg}"),
     };
     match ProgressStyle::with_template(template) {
@@ -189,7 +210,11 @@ struct Door {
 
 impl Door {
     /// Publishes all lines; false if it was told to stop before the last.
-    async fn many(&mut self, name: &str, input: Box<dyn Read + Send>) -> Result<bool, CommandError> {
+    async fn many(
+        &mut self,
+        name: &str,
+        input: Box<dyn Read + Send>,
+    ) -> Result<bool, CommandError> {
         let mut batches = read_lines(input, self.session.config.routing.limits().event_bytes);
         let stop = interrupted();
         tokio::pin!(stop);
@@ -204,7 +229,10 @@ impl Door {
             };
             let Some(lines) = batch else { return Ok(true) };
             let lines = lines.map_err(|cause| failed(Path::new(name), cause))?;
-            let (first, last) = (lines.first().map(|l| l.number), lines.last().map(|l| l.number));
+            let (first, last) = (
+                lines.first().map(|l| l.number),
+                lines.last().map(|l| l.number),
+            );
             let end = lines.last().map_or(0, |line| line.end);
             let events = self.accepted(name, lines);
             let count = events.len() as u64;
@@ -218,7 +246,10 @@ impl Door {
             }
             self.published += count;
             self.bar.set_position(end);
-            self.bar.set_message(format!("{} published, {} refused", self.published, self.refused));
+            self.bar.set_message(format!(
+                "{} published, {} refused",
+                self.published, self.refused
+            ));
         }
     }
 
@@ -276,8 +307,16 @@ impl Door {
             self.say(&format!("{place}: {code}: {}", escape(&rejection.error)));
         }
         for detail in &rejection.details {
-            let pointer = if detail.pointer.is_empty() { "(the event)" } else { &detail.pointer };
-            self.say(&format!("{place}: {code}: {} {}", escape(pointer), escape(&detail.message)));
+            let pointer = if detail.pointer.is_empty() {
+                "(the event)"
+            } else {
+                &detail.pointer
+            };
+            self.say(&format!(
+                "{place}: {code}: {} {}",
+                escape(pointer),
+                escape(&detail.message)
+            ));
         }
     }
 

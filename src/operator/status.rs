@@ -64,18 +64,40 @@ fn show(snapshot: &Snapshot, args: &Args) -> Result<(), CommandError> {
 }
 
 fn render(s: &Snapshot, paint: Paint) -> String {
-    let (mut streams, mut tones) = (table(&["STREAM", ">ENTRIES", ">OLDEST", ">NEWEST"]), Vec::new());
+    let (mut streams, mut tones) = (
+        table(&["STREAM", ">ENTRIES", ">OLDEST", ">NEWEST"]),
+        Vec::new(),
+    );
     let router = &s.router;
-    streams.add_row(["inbox".to_owned(), router.inbox.to_string(), age(router.oldest_ms), "-".into()]);
+    streams.add_row([
+        "inbox".to_owned(),
+        router.inbox.to_string(),
+        age(router.oldest_ms),
+        "-".into(),
+    ]);
     tones.push((router.inbox > 0 && router.workers.is_empty()).then_some(Tone::Alarm));
     for stream in &s.streams {
-        let row = [stream.name.clone(), stream.length.to_string(), age(stream.first_ms), age(stream.last_ms)];
+        let row = [
+            stream.name.clone(),
+            stream.length.to_string(),
+            age(stream.first_ms),
+            age(stream.last_ms),
+        ];
         streams.add_row(row);
         tones.push(None);
     }
     let mut text = paint.table(&streams, &tones) + "\n";
 
-    let header = ["STREAM", "SUBSCRIBER", ">WAITING", ">OLDEST", ">IN FLIGHT", ">RETRYING", ">RELEASED", "GROUP"];
+    let header = [
+        "STREAM",
+        "SUBSCRIBER",
+        ">WAITING",
+        ">OLDEST",
+        ">IN FLIGHT",
+        ">RETRYING",
+        ">RELEASED",
+        "GROUP",
+    ];
     let (mut groups, mut tones) = (table(&header), Vec::new());
     for group in s.groups.iter().filter(|g| matters(g)) {
         let known = group.condition != Condition::Lost && group.condition != Condition::Absent;
@@ -83,7 +105,11 @@ fn render(s: &Snapshot, paint: Paint) -> String {
         groups.add_row([
             group.stream.clone(),
             group.subscriber.clone(),
-            if known { group.waiting.map_or("?".into(), |n| n.to_string()) } else { "-".into() },
+            if known {
+                group.waiting.map_or("?".into(), |n| n.to_string())
+            } else {
+                "-".into()
+            },
             age(group.oldest_waiting_ms),
             number(group.in_flight),
             number(group.retrying),
@@ -98,7 +124,10 @@ fn render(s: &Snapshot, paint: Paint) -> String {
     }
     text += &(paint.table(&groups, &tones) + "\n");
 
-    let (mut names, mut tones) = (table(&["SUBSCRIBER", ">DEAD", ">LOST", "WORKERS"]), Vec::new());
+    let (mut names, mut tones) = (
+        table(&["SUBSCRIBER", ">DEAD", ">LOST", "WORKERS"]),
+        Vec::new(),
+    );
     let workers = |workers: &[String]| match workers.is_empty() {
         true => "none".to_owned(),
         false => workers.join(" "),
@@ -108,7 +137,12 @@ fn render(s: &Snapshot, paint: Paint) -> String {
         (_, true) => Some(Tone::Notice),
         _ => None,
     };
-    names.add_row(["router".to_owned(), router.dead.to_string(), "-".into(), workers(&router.workers)]);
+    names.add_row([
+        "router".to_owned(),
+        router.dead.to_string(),
+        "-".into(),
+        workers(&router.workers),
+    ]);
     tones.push(tone(router.dead, 0, router.workers.is_empty()));
     for subscriber in &s.subscribers {
         names.add_row([
@@ -121,10 +155,22 @@ fn render(s: &Snapshot, paint: Paint) -> String {
         tones.push(tone(subscriber.dead, subscriber.lost, idle));
     }
     text += &(paint.table(&names, &tones) + "\n");
-    let state = if s.drained { "drained: nothing is owed to anybody" } else { "working" };
-    let counts = format!("routed {}, refused {}, duplicates {}", router.routed, router.refused, router.duplicates);
-    let configuration = s.generation.map_or("none yet".to_owned(), |n| n.to_string());
-    let last = format!("{state}; {counts}; configuration {configuration}; Redis {}", s.server);
+    let state = if s.drained {
+        "drained: nothing is owed to anybody"
+    } else {
+        "working"
+    };
+    let counts = format!(
+        "routed {}, refused {}, duplicates {}",
+        router.routed, router.refused, router.duplicates
+    );
+    let configuration = s
+        .generation
+        .map_or("none yet".to_owned(), |n| n.to_string());
+    let last = format!(
+        "{state}; {counts}; configuration {configuration}; Redis {}",
+        s.server
+    );
     text + &paint.tone(&last, Tone::Quiet) + "\n"
 }
 

@@ -232,10 +232,7 @@ mod tests {
     fn nothing_unsafe_gets_through() {
         let nasty = "a\u{1b}[31m\u{202e}b\n\u{7f}\u{85}é\u{e0041}";
         let safe = escape(nasty);
-        assert_eq!(
-            safe,
-            "a\\u{1b}[31m\\u{202e}b\\n\\u{7f}\\u{85}é\\u{e0041}"
-        );
+        assert_eq!(safe, "a\\u{1b}[31m\\u{202e}b\\n\\u{7f}\\u{85}é\\u{e0041}");
         let json = serde_json::to_string(nasty).unwrap();
         let safe = escape_json(&json);
         assert!(!safe.chars().any(is_unsafe), "{safe}");
@@ -271,8 +268,14 @@ mod tests {
     fn tables_align_and_colour_whole_lines() {
         let mut t = table(&["name", ">n"]);
         t.add_row(["a", "5"]).add_row(["long", "100"]);
-        assert_eq!(Paint(false).table(&t, &[]), "name    n\na       5\nlong  100\n");
+        assert_eq!(
+            Paint(false).table(&t, &[]),
+            "name    n\na       5\nlong  100\n"
+        );
         let coloured = Paint(true).table(&t, &[None, Some(Tone::Alarm)]);
-        assert!(coloured.ends_with("\u{1b}[31mlong  100\u{1b}[0m\n"), "{coloured:?}");
+        assert!(
+            coloured.ends_with("\u{1b}[31mlong  100\u{1b}[0m\n"),
+            "{coloured:?}"
+        );
     }
 }

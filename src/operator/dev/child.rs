@@ -33,8 +33,15 @@ impl Spec {
         let me = std::env::current_exe().unwrap_or_else(|_| "streamfleet".into());
         // Not directly: the program is to die with us, which a process can only ask for itself.
         let mut command = Command::new(me);
-        command.arg("dev-child").arg(std::process::id().to_string()).arg(program);
-        Self { program: program.to_owned(), label, command }
+        command
+            .arg("dev-child")
+            .arg(std::process::id().to_string())
+            .arg(program);
+        Self {
+            program: program.to_owned(),
+            label,
+            command,
+        }
     }
 
     pub(super) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -50,11 +57,14 @@ impl Spec {
     pub(super) fn spawn(mut self) -> Result<Child, CommandError> {
         // A group of its own, so that Ctrl-C reaches us alone and we decide who stops when.
         self.command.process_group(0).kill_on_drop(true);
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = self
-            .command
-            .spawn()
-            .map_err(|cause| CommandError::File { path: self.program.clone(), cause })?;
+        self.command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut process = self.command.spawn().map_err(|cause| CommandError::File {
+            path: self.program.clone(),
+            cause,
+        })?;
         let label: Arc<str> = self.label.into();
         let mut output = Vec::new();
         if let Some(pipe) = process.stdout.take() {
@@ -63,8 +73,18 @@ impl Spec {
         if let Some(pipe) = process.stderr.take() {
             output.push(tokio::spawn(relay(pipe, label)));
         }
-        let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Child { name, process, output, reported: false })
+        let name = self
+            .program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        Ok(Child {
+            name,
+            process,
+            output,
+            reported: false,
+        })
     }
 }
 
@@ -134,7 +154,9 @@ async fn relay(pipe: impl AsyncRead + Unpin, label: Arc<str>) {
             Ok([]) | Err(_) => break,
             Ok(buffer) => {
                 let end = buffer.iter().position(|b| *b == b'\n');
-                let part = buffer.get(..end.unwrap_or(buffer.len())).unwrap_or_default();
+                let part = buffer
+                    .get(..end.unwrap_or(buffer.len()))
+                    .unwrap_or_default();
                 line.extend_from_slice(part);
                 (part.len() + usize::from(end.is_some()), end.is_some())
             }
@@ -168,11 +190,18 @@ pub(in super::super) struct ChildArgs {
 
 /// Turns this process into the program, bound to die when `dev` does, even by SIGKILL.
 pub(in super::super) fn become_child(args: &ChildArgs) -> Result<Exit, CommandError> {
-    let failed = |cause: io::Error| CommandError::File { path: args.program.clone(), cause };
+    let failed = |cause: io::Error| CommandError::File {
+        path: args.program.clone(),
+        cause,
+    };
     set_parent_process_death_signal(Some(Signal::TERM)).map_err(|e| failed(e.into()))?;
     // It may have died before we asked.
     if getppid().map(Pid::as_raw_pid) != Some(args.parent) {
         return Ok(Exit::Failure);
     }
-    Err(failed(std::process::Command::new(&args.program).args(&args.args).exec()))
+    Err(failed(
+        std::process::Command::new(&args.program)
+            .args(&args.args)
+            .exec(),
+    ))
 }

@@ -31,7 +31,11 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts it on the data in `dir` and waits until it answers.
-    pub(super) async fn start(dir: &Path, port: Option<u16>, label: String) -> Result<Self, CommandError> {
+    pub(super) async fn start(
+        dir: &Path,
+        port: Option<u16>,
+        label: String,
+    ) -> Result<Self, CommandError> {
         let program = installed()?;
         let place = match port {
             Some(port) => Place::Port(free_port(port)?),
@@ -42,11 +46,18 @@ impl Server {
         let (url, options) = match &place {
             Place::Port(port) => {
                 let port = port.to_string();
-                (format!("redis://127.0.0.1:{port}"), vec![("--port", port), ("--bind", "127.0.0.1".into())])
+                (
+                    format!("redis://127.0.0.1:{port}"),
+                    vec![("--port", port), ("--bind", "127.0.0.1".into())],
+                )
             }
             Place::Socket(path) => {
                 let path = path.display().to_string();
-                let options = [("--port", "0".into()), ("--unixsocket", path.clone()), ("--unixsocketperm", "700".into())];
+                let options = [
+                    ("--port", "0".into()),
+                    ("--unixsocket", path.clone()),
+                    ("--unixsocketperm", "700".into()),
+                ];
                 (format!("unix://{path}"), options.into())
             }
         };
@@ -63,7 +74,11 @@ impl Server {
         for (name, value) in options.into_iter().chain(always) {
             spec = spec.arg(name).arg(value);
         }
-        let mut server = Self { child: spec.spawn()?, url, place };
+        let mut server = Self {
+            child: spec.spawn()?,
+            url,
+            place,
+        };
         tokio::select! {
             biased;
             status = server.child.exited() => Err(CommandError::Refused(format!(
@@ -99,7 +114,9 @@ async fn answers(url: &str) -> Result<(), StoreError> {
 
 fn installed() -> Result<PathBuf, CommandError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(PROGRAM)).find(|p| p.is_file());
+    let found = std::env::split_paths(&path)
+        .map(|dir| dir.join(PROGRAM))
+        .find(|p| p.is_file());
     found.ok_or_else(|| {
         let message = "there is no redis-server in PATH. Install it: apt-get install redis-server";
         CommandError::Refused(message.into())
@@ -120,7 +137,9 @@ fn free_port(wanted: u16) -> Result<u16, CommandError> {
             }
         }
     }
-    Err(CommandError::Refused("no free port was found: name one with --port".into()))
+    Err(CommandError::Refused(
+        "no free port was found: name one with --port".into(),
+    ))
 }
 
 fn free_socket(dir: &Path) -> Result<PathBuf, CommandError> {
