@@ -12,7 +12,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::filter::FilterArgs;
 use super::text::{Output, Paint, Tone, age, count, escape, json_line, pretty, shorten, table};
 use super::{CommandError, Session};
-use crate::dead::{DeadLetters, Filter};
+use crate::dead::{DeadLetters, Filter, RedriveError};
 use crate::letter::Letter;
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
@@ -31,7 +31,10 @@ pub(super) struct Args {
 enum Command {
     List(ListArgs),
     Show(ShowArgs),
+    /// Send dead letters back: to the inbox what was refused at the door, the rest to the
+    /// subscriber that gave it up.
     Redrive(MoveArgs),
+    /// Throw dead letters away for good.
     Discard(MoveArgs),
 }
 
@@ -64,8 +67,7 @@ struct ShowArgs {
     output: Output,
 }
 
-/// Send dead letters back (to the inbox what was refused at the door, else to the subscriber
-/// that gave them up), or throw them away for good.
+/// Which letters, and how fast.
 #[derive(Debug, clap::Args)]
 struct MoveArgs {
     #[command(flatten)]
@@ -434,7 +436,13 @@ impl Mover {
                 true
             }
             Action::Discard => self.letters.discard(owner, id).await?,
-            Action::Redrive => self.letters.redrive(owner, letter).await?,
+            Action::Redrive => match self.letters.redrive(owner, letter).await {
+                Err(foreign @ RedriveError::Foreign { .. }) => {
+                    self.fail(&escape(&foreign.to_string()));
+                    return Ok(());
+                }
+                moved => moved?,
+            },
         };
         if moved {
             self.done += 1;

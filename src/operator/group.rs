@@ -101,8 +101,8 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
             _ => owes(group).map_or("?".to_owned(), |n| n.to_string()),
         };
         rows.add_row([
-            group.stream.clone(),
-            group.subscriber.clone(),
+            escape(&group.stream),
+            escape(&group.subscriber),
             condition,
             owes,
         ]);
@@ -231,11 +231,10 @@ async fn retire(args: RetireArgs) -> Result<Exit, CommandError> {
             )?,
             Retired::Owes => {
                 refused = true;
-                let owes = owes(group).map_or("an unknown number of deliveries".to_owned(), |n| {
-                    count(n, "unsettled entry").replace("entrys", "entries")
-                });
+                let owes = owes(group).map_or("an unknown number".to_owned(), |n| n.to_string());
                 eprintln!(
-                    "{subscriber} on {stream} still has {owes}: let a worker settle them, or give them up with --yes"
+                    "{subscriber} has not settled {owes} of its entries on {stream}: let a worker settle them, \
+                     or give them up with --yes"
                 );
             }
         }

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write, stdout};
 use std::time::Duration;
 
-use super::text::{Output, Paint, Tone, age, json_line, table};
+use super::text::{Output, Paint, Tone, age, escape, json_line, table};
 use super::{CommandError, Session};
 use crate::fleet::INBOX;
 use crate::process::args::CommonArgs;
@@ -78,7 +78,7 @@ fn render(s: &Snapshot, paint: Paint) -> String {
     tones.push((router.inbox > 0 && router.workers.is_empty()).then_some(Tone::Alarm));
     for stream in &s.streams {
         let row = [
-            stream.name.clone(),
+            escape(&stream.name),
             stream.length.to_string(),
             age(stream.first_ms),
             age(stream.last_ms),
@@ -103,8 +103,8 @@ fn render(s: &Snapshot, paint: Paint) -> String {
         let known = group.condition != Condition::Lost && group.condition != Condition::Absent;
         let number = |n: u64| if known { n.to_string() } else { "-".to_owned() };
         groups.add_row([
-            group.stream.clone(),
-            group.subscriber.clone(),
+            escape(&group.stream),
+            escape(&group.subscriber),
             if known {
                 group.waiting.map_or("?".into(), |n| n.to_string())
             } else {
@@ -130,7 +130,7 @@ fn render(s: &Snapshot, paint: Paint) -> String {
     );
     let workers = |workers: &[String]| match workers.is_empty() {
         true => "none".to_owned(),
-        false => workers.join(" "),
+        false => escape(&workers.join(" ")),
     };
     let tone = |dead: u64, lost: u64, idle: bool| match (lost > 0, dead > 0 || idle) {
         (true, _) => Some(Tone::Alarm),
@@ -146,7 +146,7 @@ fn render(s: &Snapshot, paint: Paint) -> String {
     tones.push(tone(router.dead, 0, router.workers.is_empty()));
     for subscriber in &s.subscribers {
         names.add_row([
-            subscriber.name.clone(),
+            escape(&subscriber.name),
             subscriber.dead.to_string(),
             subscriber.lost.to_string(),
             workers(&subscriber.workers),
