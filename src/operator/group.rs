@@ -7,7 +7,7 @@ use super::{CommandError, Session};
 use crate::fleet::{self, INBOX, ROUTER, WantedGroup};
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
-use crate::status::{Condition, GroupStatus, collect};
+use crate::status::{Condition, GroupStatus, Snapshot, collect};
 use crate::store::{EntryId, GroupState, Keys, Retired, retire_group};
 
 /// Consumer groups: list them, recreate a lost one, retire one that nobody needs.
@@ -213,6 +213,25 @@ async fn retire(args: RetireArgs) -> Result<Exit, CommandError> {
             routed.join(", ")
         )));
     }
+    let alive = snapshot
+        .subscribers
+        .iter()
+        .find(|s| s.name == args.subscriber && !s.routed);
+    if let Some(alive) = alive.filter(|s| !s.workers.is_empty()) {
+        return Err(CommandError::Refused(format!(
+            "routing.yaml routes nothing to {subscriber} any more, and it still has live workers ({}): let them \
+             settle what it owes, then stop them, then retire it",
+            escape(&alive.workers.join(", "))
+        )));
+    }
+    let behind = behind(&session, &snapshot, &args.subscriber).await?;
+    if !behind.is_empty() {
+        return Err(CommandError::Refused(format!(
+            "{} do not run this routing.yaml yet, and would route to the group or create it again: let them load \
+             it (SIGHUP, or a restart) first",
+            escape(&behind.join(", "))
+        )));
+    }
     let mut refused = false;
     for group in groups {
         let stream = &group.stream;
@@ -251,6 +270,41 @@ async fn retire(args: RetireArgs) -> Result<Exit, CommandError> {
         );
     }
     Ok(if refused { Exit::Failure } else { Exit::Clean })
+}
+
+/// Live routers, and workers of the subscriber, that run another configuration than ours.
+async fn behind(
+    session: &Session,
+    snapshot: &Snapshot,
+    subscriber: &str,
+) -> Result<Vec<String>, CommandError> {
+    let keys = &session.keys;
+    let workers = snapshot.subscribers.iter().find(|s| s.name == subscriber);
+    let workers = workers.map(|s| s.workers.as_slice()).unwrap_or_default();
+    let live: Vec<_> = std::iter::repeat(ROUTER)
+        .zip(&snapshot.router.workers)
+        .chain(std::iter::repeat(subscriber).zip(workers))
+        .collect();
+    let mut ask = redis::pipe();
+    ask.cmd("HGET").arg(keys.fleet());
+    ask.arg(format!("config:{:016x}", session.config.content_hash));
+    for (group, name) in &live {
+        let key = keys.worker(group, name);
+        ask.cmd("HGET").arg(key).arg("generation");
+    }
+    let generations: Vec<Option<u64>> = session
+        .link
+        .run(|mut c| async move { ask.query_async(&mut c).await })
+        .await?;
+    let Some((ours, theirs)) = generations.split_first() else {
+        return Ok(Vec::new());
+    };
+    // Without a generation it has ended since.
+    let other = |theirs: &Option<u64>| theirs.is_some() && theirs != ours;
+    let behind = live.iter().zip(theirs).filter(|(_, theirs)| other(theirs));
+    Ok(behind
+        .map(|((group, name), _)| format!("{group} {name}"))
+        .collect())
 }
 
 #[cfg(test)]
