@@ -1,6 +1,7 @@
 //! streamfleet: a fleet of workers on Redis Streams.
 
 pub mod admission;
+pub mod dead;
 pub mod error;
 pub mod event;
 pub mod event_type;
@@ -8,12 +9,14 @@ pub mod fleet;
 pub mod json;
 pub mod letter;
 pub mod money;
+pub mod operator;
 pub mod process;
 pub mod publisher;
 pub mod retry;
 pub mod router;
 pub mod routing;
 pub mod schemas;
+pub mod status;
 pub mod store;
 pub mod worker;
 

@@ -57,7 +57,7 @@ pub enum SchemaRefusal {
 }
 
 /// One place where an event breaks its schema.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Violation {
     /// JSON pointer into the event; empty for the event as a whole.
     pub pointer: String,

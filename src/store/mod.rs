@@ -9,9 +9,11 @@
 mod codec;
 mod keys;
 mod link;
+mod scan;
 mod scripts;
 
 pub use codec::{Entry, EntryId, Fields, InvalidEntryId, StreamField, read_streams};
 pub use keys::Keys;
 pub use link::{Link, Redis, StoreError, is_dataset_gone, retry_until};
+pub use scan::scan;
 pub use scripts::*;

@@ -1,0 +1,9 @@
+//! The operator's tool: check, publish, status, dead, group, dev.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    streamfleet::operator::main(streamfleet::operator::Cli::parse())
+}

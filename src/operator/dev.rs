@@ -1,0 +1,233 @@
+//! `streamfleet dev`: a private Redis, the router and every worker of routing.yaml, in one
+//! terminal, until Ctrl-C. Nothing that it started survives it.
+
+mod child;
+mod server;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use self::child::{Child, Spec};
+pub(super) use self::child::{ChildArgs, become_child};
+use self::server::Server;
+use super::CommandError;
+use super::text::Paint;
+use crate::process::args::ConfigArgs;
+use crate::process::exit::Exit;
+use crate::process::interrupted;
+use crate::routing::Config;
+
+/// The name under which each process runs.
+const NAME: &str = "dev-1";
+const ROUTER: &str = "streamfleet-router";
+/// How long router and workers may finish what they have begun: longer than they take by default.
+const DRAIN: Duration = Duration::from_secs(30);
+/// How long Redis may take to write its file.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// Run everything here: a private Redis, the router, and every worker of routing.yaml.
+///
+/// Redis keeps its data in the folder, so that the next start goes on where this one stopped.
+/// The programs are looked for beside this one. Stop with Ctrl-C: workers finish first, then
+/// the router, then Redis; a second Ctrl-C ends all at once.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    file: ConfigArgs,
+    /// The folder for the data and the socket of Redis.
+    #[arg(long, value_name = "FOLDER", default_value = ".streamfleet")]
+    dir: PathBuf,
+    /// Listen on this port of 127.0.0.1 instead of on a Unix socket in the folder; 0 takes a
+    /// free one. Never 6379, where a Redis that matters could be.
+    #[arg(long, value_name = "PORT", value_parser = port)]
+    port: Option<u16>,
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(6379) => Err("that is where a Redis that matters could be: choose another, or 0".into()),
+        Ok(port) => Ok(port),
+        Err(_) => Err("a port is a number from 0 to 65535".into()),
+    }
+}
+
+pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
+    let stop = interrupted();
+    tokio::pin!(stop);
+    let config = Config::load(&args.file.config)?;
+    let path = absolute(&args.file.config)?;
+    let programs = programs(&config)?;
+    fs::create_dir_all(&args.dir).map_err(|cause| file_error(&args.dir, cause))?;
+    let dir = absolute(&args.dir)?;
+    let _lock = lock(&dir)?;
+
+    let paint = Paint::stdout();
+    let width = programs
+        .iter()
+        .filter_map(|p| p.file_name())
+        .map(|n| n.len())
+        .max();
+    let width = width.unwrap_or(0).max(server::PROGRAM.len());
+    let label = |n: usize, name: &str| paint.nth(&format!("{name:<width$} |"), n);
+    let start = Server::start(&dir, args.port, label(0, server::PROGRAM));
+    let mut server = tokio::select! {
+        biased;
+        () = &mut stop => return Ok(Exit::Clean),
+        server = start => server?,
+    };
+
+    let mut children = Vec::new();
+    for (n, program) in programs.iter().enumerate() {
+        let name = program
+            .file_name()
+            .map(|n| n.to_string_lossy())
+            .unwrap_or_default();
+        let spec = Spec::new(program, label(n + 1, &name))
+            .arg("--name")
+            .arg(NAME)
+            .env("STREAMFLEET_CONFIG", &path)
+            .env("STREAMFLEET_REDIS_URL", &server.url)
+            .env("STREAMFLEET_LOG_FORMAT", "human");
+        children.push(spec.spawn()?);
+    }
+    let mut out = stdout();
+    writeln!(
+        out,
+        "\nstarted: Redis, the router and {} workers",
+        children.len().saturating_sub(1)
+    )?;
+    writeln!(out, "  look inside:  {}", server.cli())?;
+    writeln!(
+        out,
+        "  use it:       export STREAMFLEET_REDIS_URL={}",
+        server.url
+    )?;
+    writeln!(out, "  stop it:      Ctrl-C\n")?;
+
+    let mut healthy = true;
+    let told = loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => break true,
+            status = server.child.exited() => {
+                eprintln!("Redis ended by itself ({status}): stopping the rest");
+                break false;
+            }
+            (name, status) = child::any_exit(&mut children) => {
+                healthy = false;
+                eprintln!("{name} ended by itself ({status}); the others go on. Ctrl-C stops them");
+            }
+        }
+    };
+    if told {
+        eprintln!("stopping: workers and router first, then Redis");
+    }
+    let again = interrupted();
+    tokio::select! {
+        biased;
+        // Dropping what runs kills it.
+        () = again => {
+            eprintln!("killed");
+            return Ok(Exit::Failure);
+        }
+        () = stop_all(children, server) => {}
+    }
+    Ok(if told && healthy {
+        Exit::Clean
+    } else {
+        Exit::Failure
+    })
+}
+
+/// Workers and router first: they need Redis to give back what they hold.
+async fn stop_all(children: Vec<Child>, server: Server) {
+    let deadline = Instant::now() + DRAIN;
+    for child in &children {
+        child.terminate();
+    }
+    for child in children {
+        child.wait_until(deadline).await;
+    }
+    server.child.terminate();
+    server.child.wait_until(Instant::now() + SHUTDOWN).await;
+}
+
+/// The router and each worker program once, all of them there.
+fn programs(config: &Config) -> Result<Vec<PathBuf>, CommandError> {
+    let here =
+        std::env::current_exe().map_err(|cause| file_error(Path::new("/proc/self/exe"), cause))?;
+    let folder = here.parent().unwrap_or(Path::new("/"));
+    let workers: BTreeSet<_> = config
+        .routing
+        .subscribers()
+        .map(|s| s.worker.as_str())
+        .collect();
+    let all: Vec<_> = std::iter::once(ROUTER)
+        .chain(workers)
+        .map(|name| folder.join(name))
+        .collect();
+    let missing: Vec<_> = all
+        .iter()
+        .filter(|p| !p.is_file())
+        .filter_map(|p| p.file_name())
+        .collect();
+    if missing.is_empty() {
+        return Ok(all);
+    }
+    let names: Vec<_> = missing.iter().map(|n| n.to_string_lossy()).collect();
+    Err(CommandError::Refused(format!(
+        "not found in {}: {}. Build them (cargo build), or let `worker:` in routing.yaml name another program",
+        folder.display(),
+        names.join(", ")
+    )))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
+    fs::canonicalize(path).map_err(|cause| file_error(path, cause))
+}
+
+fn file_error(path: &Path, cause: std::io::Error) -> CommandError {
+    CommandError::File {
+        path: path.to_owned(),
+        cause,
+    }
+}
+
+/// One `dev` per folder. The lock ends with the process, however it ends.
+fn lock(dir: &Path) -> Result<File, CommandError> {
+    let path = dir.join("dev.lock");
+    let file = File::create(&path).map_err(|cause| file_error(&path, cause))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(CommandError::Refused(format!(
+            "another `streamfleet dev` runs in {}: stop it, or use another --dir",
+            dir.display()
+        ))),
+        Err(TryLockError::Error(cause)) => Err(file_error(&path, cause)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_the_port_of_a_redis_that_matters() {
+        assert!(port("6379").is_err() && port("70000").is_err());
+        assert_eq!(port("0"), Ok(0));
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = lock(dir.path()).unwrap();
+        assert!(lock(dir.path()).is_err());
+        drop(first);
+        assert!(lock(dir.path()).is_ok());
+    }
+}

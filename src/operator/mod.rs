@@ -1,0 +1,210 @@
+//! Layer 3: the operator's commands. Each file is one command: its arguments, and what it shows
+//! of the library below. What a command answers goes to standard output, everything about how
+//! it went to standard error.
+
+mod check;
+mod dead;
+mod dev;
+mod filter;
+mod group;
+mod ndjson;
+mod publish;
+mod status;
+mod text;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::dead::RedriveError;
+use crate::process::args::CommonArgs;
+use crate::process::exit::Exit;
+use crate::process::telemetry;
+use crate::routing::{Config, ConfigError};
+use crate::store::{Keys, Link, Redis, StoreError};
+
+/// Run, watch and repair a fleet of workers on Redis Streams.
+#[derive(Debug, Parser)]
+#[command(name = "streamfleet", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Args),
+    Publish(publish::Args),
+    Status(status::Args),
+    Dead(dead::Args),
+    Group(group::Args),
+    Dev(dev::Args),
+    #[command(hide = true)]
+    DevChild(dev::ChildArgs),
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// routing.yaml or a schema cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Redis could not be reached, or answered with an error.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A letter could not be redriven.
+    #[error(transparent)]
+    Redrive(#[from] RedriveError),
+    /// The answer could not be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] io::Error),
+    /// The answer could not be put into JSON.
+    #[error("cannot write the answer as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A file could not be read or written.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// The command will not do that; says why, and what to do instead.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<&CommandError> for Exit {
+    fn from(error: &CommandError) -> Self {
+        match error {
+            CommandError::Config(error) => error.into(),
+            CommandError::Store(error) | CommandError::Redrive(RedriveError::Store(error)) => {
+                error.into()
+            }
+            // `streamfleet dead list | head` has what it wanted.
+            CommandError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::Clean,
+            _ => Self::Failure,
+        }
+    }
+}
+
+/// Runs one command; what the `streamfleet` binary does.
+pub fn main(cli: Cli) -> ExitCode {
+    telemetry::init();
+    // One thread: `dev` ties the lives of its children to the thread that starts them.
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("streamfleet: cannot start: {error}");
+            return Exit::Failure.into();
+        }
+    };
+    let outcome = match cli.command {
+        Command::Check(args) => check::run(&args),
+        Command::Publish(args) => runtime.block_on(publish::run(args)),
+        Command::Status(args) => runtime.block_on(status::run(args)),
+        Command::Dead(args) => runtime.block_on(dead::run(args)),
+        Command::Group(args) => runtime.block_on(group::run(args)),
+        Command::Dev(args) => runtime.block_on(dev::run(args)),
+        Command::DevChild(args) => dev::become_child(&args),
+    };
+    let exit = match outcome {
+        Ok(exit) => exit,
+        Err(error) => {
+            let exit = Exit::from(&error);
+            if exit != Exit::Clean {
+                eprintln!("streamfleet: {error}");
+            }
+            exit
+        }
+    };
+    exit.into()
+}
+
+/// A configuration and a Redis that answers.
+struct Session {
+    config: Config,
+    link: Link,
+    keys: Keys,
+}
+
+impl Session {
+    async fn open(args: &CommonArgs) -> Result<Self, CommandError> {
+        let config = args.load()?;
+        let keys = Keys::new(config.routing.namespace());
+        let link = Redis::open(&args.redis_url)?.link();
+        link.run(|mut c| async move { redis::cmd("PING").exec_async(&mut c).await })
+            .await?;
+        Ok(Self { config, link, keys })
+    }
+}
+
+/// Reads `500ms`, `30s`, `2h`, `7d`, or several of them in a row.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a whole number and ms, s, m, h or d, such as 30s or 1h30m".to_owned();
+    let (mut total, mut rest) = (Duration::ZERO, text);
+    while !rest.is_empty() || text.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, tail) = rest.split_at(digits);
+        let end = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let ms = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(wrong()),
+        };
+        let part = number.checked_mul(ms).ok_or_else(wrong)?;
+        total = total
+            .checked_add(Duration::from_millis(part))
+            .ok_or_else(wrong)?;
+        rest = tail;
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("2h", 7_200_000),
+            ("1h30m", 5_400_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1.5h",
+            "1 s",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

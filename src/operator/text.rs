@@ -1,0 +1,281 @@
+//! Text for people and for programs: tables, durations, and the rule that nothing from an event
+//! reaches a terminal as a control character.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// How a command answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Whether a character could move the cursor, hide text or turn its direction.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Text from outside, fit for one line of a terminal.
+pub(super) fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => safe.push_str("\\n"),
+            '\t' => safe.push_str("\\t"),
+            '\r' => safe.push_str("\\r"),
+            c if is_unsafe(c) => safe.extend(c.escape_unicode()),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// At most `max` characters of it, escaped.
+pub(super) fn shorten(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => escape(text.get(..end).unwrap_or(text)) + "…",
+        None => escape(text),
+    }
+}
+
+/// JSON text whose strings are as safe as [`escape`] makes text, and mean the same.
+pub(super) fn escape_json(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        // Outside of strings, JSON has no unsafe characters but these.
+        if is_unsafe(c) && !matches!(c, '\n' | '\t' | '\r') {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(safe, "\\u{unit:04x}");
+            }
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+/// One line of JSON.
+pub(super) fn json_line(value: &impl Serialize) -> Result<String, serde_json::Error> {
+    serde_json::to_string(value).map(|json| escape_json(&json) + "\n")
+}
+
+/// Indents valid JSON without touching its numbers and strings.
+pub(super) fn pretty(json: &RawValue) -> String {
+    let (mut out, mut depth, mut quoted, mut escaped) = (String::new(), 0_usize, false, false);
+    let mut chars = json.get().chars().peekable();
+    let newline = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    while let Some(c) = chars.next() {
+        if quoted {
+            out.push(c);
+            quoted = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            continue;
+        }
+        match c {
+            '"' => {
+                quoted = true;
+                out.push(c);
+            }
+            '{' | '[' => {
+                out.push(c);
+                while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+                if let Some(close) = chars.next_if(|c| matches!(c, '}' | ']')) {
+                    out.push(close);
+                } else {
+                    depth += 1;
+                    newline(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                newline(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                newline(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            c if c.is_ascii_whitespace() => {}
+            c => out.push(c),
+        }
+    }
+    escape_json(&out)
+}
+
+/// A duration in its two largest units.
+pub(super) fn human(duration: Duration) -> String {
+    let s = duration.as_secs();
+    let two = |large: u64, l: &str, small: u64, m: &str| match small {
+        0 => format!("{large}{l}"),
+        small => format!("{large}{l}{small}{m}"),
+    };
+    match s {
+        0 if duration.is_zero() => "0s".to_owned(),
+        0 => format!("{}ms", duration.as_millis()),
+        1..60 => format!("{s}s"),
+        60..3_600 => two(s / 60, "m", s % 60, "s"),
+        3_600..86_400 => two(s / 3_600, "h", s % 3_600 / 60, "m"),
+        _ => two(s / 86_400, "d", s % 86_400 / 3_600, "h"),
+    }
+}
+
+/// An age in milliseconds; a dash for none.
+pub(super) fn age(ms: Option<u64>) -> String {
+    ms.map_or("-".to_owned(), |ms| human(Duration::from_millis(ms)))
+}
+
+/// `1 event`, `2 events`.
+pub(super) fn count(n: u64, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Columns under a header; those whose header starts with `>` are aligned to the right.
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(|h| h.trim_start_matches('>')));
+    for (at, name) in header.iter().enumerate() {
+        if let Some(column) = table.column_mut(at) {
+            column.set_padding((0, 2));
+            if name.starts_with('>') {
+                column.set_cell_alignment(comfy_table::CellAlignment::Right);
+            }
+        }
+    }
+    table
+}
+
+/// What a line says by its colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// Something is wrong.
+    Alarm,
+    /// Somebody should look.
+    Notice,
+    /// Nothing to look at.
+    Quiet,
+    /// A heading.
+    Strong,
+}
+
+/// Colours lines, if the reader sees colours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Paint(bool);
+
+impl Paint {
+    /// For standard output: colours on a terminal, unless NO_COLOR is set.
+    pub(super) fn stdout() -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        Self(wanted && io::stdout().is_terminal())
+    }
+
+    /// The text in its tone.
+    pub(super) fn tone(self, text: &str, tone: Tone) -> String {
+        let code = match tone {
+            Tone::Alarm => "31",
+            Tone::Notice => "33",
+            Tone::Quiet => "2",
+            Tone::Strong => "1",
+        };
+        self.code(text, code)
+    }
+
+    /// The text in the `n`-th of a few distinct colours.
+    pub(super) fn nth(self, text: &str, n: usize) -> String {
+        const COLOURS: [&str; 6] = ["36", "35", "32", "34", "33", "96"];
+        self.code(text, COLOURS.get(n % COLOURS.len()).unwrap_or(&"0"))
+    }
+
+    fn code(self, text: &str, code: &str) -> String {
+        match self.0 {
+            true => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+            false => text.to_owned(),
+        }
+    }
+
+    /// A table, its header strong, each row in its tone.
+    pub(super) fn table(self, table: &Table, tones: &[Option<Tone>]) -> String {
+        let mut text = String::new();
+        let header = std::iter::once(Some(Tone::Strong));
+        let tones = header.chain(tones.iter().copied().chain(std::iter::repeat(None)));
+        for (line, tone) in table.lines().zip(tones) {
+            let line = line.trim_end();
+            text += &tone.map_or_else(|| line.to_owned(), |tone| self.tone(line, tone));
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_unsafe_gets_through() {
+        let nasty = "a\u{1b}[31m\u{202e}b\n\u{7f}\u{85}é\u{e0041}";
+        let safe = escape(nasty);
+        assert_eq!(safe, "a\\u{1b}[31m\\u{202e}b\\n\\u{7f}\\u{85}é\\u{e0041}");
+        let json = serde_json::to_string(nasty).unwrap();
+        let safe = escape_json(&json);
+        assert!(!safe.chars().any(is_unsafe), "{safe}");
+        assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), nasty);
+        assert_eq!(shorten("añb\n", 3), "añb…");
+        assert_eq!(shorten("añb", 3), "añb");
+    }
+
+    #[test]
+    fn indents_and_keeps_every_digit() {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        let text = r#"{"a" : 1.10,"b":[ ],"c":[1e400,{"d":"x, \"{y}\\"}]}"#;
+        let expected = "{\n  \"a\": 1.10,\n  \"b\": [],\n  \"c\": [\n    1e400,\n    {\n      \"d\": \"x, \\\"{y}\\\\\"\n    }\n  ]\n}";
+        assert_eq!(pretty(&raw(text)), expected);
+    }
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        let cases = [
+            (0, "0s"),
+            (20, "20ms"),
+            (59_999, "59s"),
+            (130_000, "2m10s"),
+            (3_600_000, "1h"),
+            (90_000_000, "1d1h"),
+        ];
+        for (ms, text) in cases {
+            assert_eq!(human(Duration::from_millis(ms)), text);
+        }
+    }
+
+    #[test]
+    fn tables_align_and_colour_whole_lines() {
+        let mut t = table(&["name", ">n"]);
+        t.add_row(["a", "5"]).add_row(["long", "100"]);
+        assert_eq!(
+            Paint(false).table(&t, &[]),
+            "name    n\na       5\nlong  100\n"
+        );
+        let coloured = Paint(true).table(&t, &[None, Some(Tone::Alarm)]);
+        assert!(
+            coloured.ends_with("\u{1b}[31mlong  100\u{1b}[0m\n"),
+            "{coloured:?}"
+        );
+    }
+}

@@ -1,0 +1,309 @@
+//! What is going on: streams, groups, subscribers and the router, as one serialisable snapshot.
+//!
+//! Redis: reads `inbox`, the domain and redrive streams and their groups, `dead:…`, `stats:…`,
+//! `fleet` and `worker:…`; writes nothing. Lengths and positions are read in one transaction,
+//! so that [`Snapshot::drained`] is true of one moment.
+
+mod read;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+use redis::{FromRedisValue, RedisError, Value};
+use serde::Serialize;
+
+use self::read::{Answers, Names, Position, Read, ask};
+use crate::fleet::{self, INBOX, ROUTER};
+use crate::routing::Routing;
+use crate::store::{self, EntryId, Keys, Link, RELEASED, RETRY, StoreError};
+
+/// Everything at one moment. Ages are in milliseconds, by the clock of Redis.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    /// When it was taken, by the clock of Redis.
+    pub at: Timestamp,
+    /// The server, without credentials.
+    pub server: String,
+    /// Identity of the data, once a process has joined.
+    pub dataset: Option<String>,
+    /// Number of the newest configuration that a process runs.
+    pub generation: Option<u64>,
+    /// Whether nothing is owed to anybody: the inbox is empty, no group waits, works or retries,
+    /// and none was lost. Dead letters do not count.
+    pub drained: bool,
+    /// The door.
+    pub router: RouterStatus,
+    /// The domain streams.
+    pub streams: Vec<StreamStatus>,
+    /// Every stream and subscriber, the inbox and redriven letters included.
+    pub groups: Vec<GroupStatus>,
+    /// Every subscriber.
+    pub subscribers: Vec<SubscriberStatus>,
+}
+
+/// The inbox and what the routers made of it since the counters began.
+#[derive(Clone, Debug, Serialize)]
+pub struct RouterStatus {
+    /// Events not routed yet.
+    pub inbox: u64,
+    /// Age of the oldest of them.
+    pub oldest_ms: Option<u64>,
+    /// Events appended to a domain stream.
+    pub routed: u64,
+    /// Events refused at the door.
+    pub refused: u64,
+    /// Events dropped because they were seen before.
+    pub duplicates: u64,
+    /// Letters in `dead:router`.
+    pub dead: u64,
+    /// Names of the live routers.
+    pub workers: Vec<String>,
+}
+
+/// One domain stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamStatus {
+    /// Its name, without namespace.
+    pub name: String,
+    /// Entries in it.
+    pub length: u64,
+    /// Age of the oldest.
+    pub first_ms: Option<u64>,
+    /// Age of the newest.
+    pub last_ms: Option<u64>,
+}
+
+/// Whether a group is as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// As it should be.
+    Ok,
+    /// routing.yaml wants it, no process has created it yet.
+    Absent,
+    /// It existed and is gone: the operator must recreate it.
+    Lost,
+    /// It exists, and routing.yaml routes nothing to it any more: retire it when it owes nothing.
+    Unrouted,
+    /// Somebody else created it; streamfleet does not know it.
+    Foreign,
+}
+
+/// What one subscriber owes on one stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupStatus {
+    /// The stream, without namespace.
+    pub stream: String,
+    /// The subscriber.
+    pub subscriber: String,
+    /// Whether the group is as it should be.
+    pub condition: Condition,
+    /// Entries it has not read yet; unknown where Redis cannot tell.
+    pub waiting: Option<u64>,
+    /// Age of the oldest of them.
+    pub oldest_waiting_ms: Option<u64>,
+    /// Deliveries that a worker has.
+    pub in_flight: u64,
+    /// Deliveries that wait for their next attempt.
+    pub retrying: u64,
+    /// Deliveries that a worker gave back unstarted.
+    pub released: u64,
+}
+
+/// One subscriber.
+#[derive(Clone, Debug, Serialize)]
+pub struct SubscriberStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether routing.yaml routes to it.
+    pub routed: bool,
+    /// Its dead letters.
+    pub dead: u64,
+    /// Deliveries whose entry was deleted under it.
+    pub lost: u64,
+    /// Names of its live workers.
+    pub workers: Vec<String>,
+}
+
+/// Takes a snapshot.
+///
+/// # Errors
+/// Redis could not be asked, or a key is not of the type that it should be.
+pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snapshot, StoreError> {
+    let known: BTreeSet<(String, String)> = fleet::group_records(link, keys)
+        .await?
+        .into_keys()
+        .collect();
+    let wanted: BTreeSet<(String, String)> = fleet::wanted_groups(routing, None)
+        .into_iter()
+        .map(|group| (group.stream, group.subscriber))
+        .collect();
+    let mut workers = live_workers(link, keys).await?;
+    let names = Names::new(routing, &known, &wanted);
+
+    let first = ask(link, names.pipeline(keys)).await?;
+    let read = names.read(Answers(first.into_iter()));
+    let read = read.map_err(|e| link.redis().error(e))?;
+
+    let mut groups = Vec::new();
+    for (stream, found) in &read.streams {
+        for (group, at) in &found.groups {
+            let pair = (stream.clone(), group.clone());
+            let condition = match (wanted.contains(&pair), known.contains(&pair)) {
+                (true, _) => Condition::Ok,
+                (false, true) => Condition::Unrouted,
+                (false, false) => Condition::Foreign,
+            };
+            groups.push((pair, condition, Some(*at)));
+        }
+    }
+    let present: BTreeSet<_> = groups.iter().map(|(pair, ..)| pair.clone()).collect();
+    for pair in known.union(&wanted).filter(|pair| !present.contains(*pair)) {
+        let lost = known.contains(pair);
+        let condition = if lost {
+            Condition::Lost
+        } else {
+            Condition::Absent
+        };
+        groups.push((pair.clone(), condition, None));
+    }
+    groups.sort_by(|a, b| a.0.cmp(&b.0));
+
+    let mut drained = read.inbox().length == 0;
+    for ((stream, _), condition, at) in &groups {
+        let owes = at.is_some_and(|at| at.pending > 0 || read.newest(stream) > at.delivered);
+        drained &= match condition {
+            Condition::Ok | Condition::Unrouted => !owes,
+            Condition::Lost => false,
+            Condition::Absent | Condition::Foreign => true,
+        };
+    }
+    let details = details(link, keys, &read, groups).await?;
+    let subscribers = names.subscribers.iter().zip(&read.subscribers);
+    let subscribers = subscribers.map(|(name, &(dead, lost))| SubscriberStatus {
+        name: name.clone(),
+        routed: routing.subscriber(name).is_some(),
+        dead,
+        lost,
+        workers: workers.remove(name).unwrap_or_default(),
+    });
+    let subscribers = subscribers.collect();
+    let age = |id: Option<EntryId>| id.map(|id| read.now_ms.saturating_sub(id.ms));
+    let streams = read.streams.iter();
+    let streams = streams.filter(|(name, _)| *name != INBOX && !name.contains(':'));
+    Ok(Snapshot {
+        at: i64::try_from(read.now_ms)
+            .ok()
+            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+            .unwrap_or_else(Timestamp::now),
+        server: link.redis().server().to_owned(),
+        dataset: read.dataset.clone(),
+        generation: read.generation,
+        drained,
+        router: RouterStatus {
+            inbox: read.inbox().length,
+            oldest_ms: age(read.inbox().first),
+            routed: read.counters[0],
+            refused: read.counters[1],
+            duplicates: read.counters[2],
+            dead: read.dead_router,
+            workers: workers.remove(ROUTER).unwrap_or_default(),
+        },
+        streams: streams
+            .map(|(name, stream)| StreamStatus {
+                name: name.clone(),
+                length: stream.length,
+                first_ms: age(stream.first),
+                last_ms: age(stream.last),
+            })
+            .collect(),
+        groups: details,
+        subscribers,
+    })
+}
+
+/// The live workers by subscriber, sorted.
+async fn live_workers(
+    link: &Link,
+    keys: &Keys,
+) -> Result<BTreeMap<String, Vec<String>>, StoreError> {
+    let mut workers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for key in store::scan(link, &keys.worker("*", "*"), "hash").await? {
+        let rest = keys.strip(&key).strip_prefix("worker:");
+        if let Some((subscriber, name)) = rest.and_then(|rest| rest.split_once(':')) {
+            let names = workers.entry(subscriber.to_owned()).or_default();
+            names.push(name.to_owned());
+        }
+    }
+    Ok(workers)
+}
+
+type Found = ((String, String), Condition, Option<Position>);
+
+/// Who holds what is pending, and since when the oldest waits.
+async fn details(
+    link: &Link,
+    keys: &Keys,
+    read: &Read,
+    groups: Vec<Found>,
+) -> Result<Vec<GroupStatus>, StoreError> {
+    let mut pipeline = redis::pipe();
+    for ((stream, subscriber), _, at) in &groups {
+        if let Some(at) = at {
+            let key = keys.stream(stream);
+            pipeline.cmd("XINFO").arg("CONSUMERS");
+            pipeline.arg(&key).arg(subscriber);
+            let after = format!("({}", at.delivered);
+            pipeline.cmd("XRANGE").arg(&key).arg(after).arg("+");
+            pipeline.arg("COUNT").arg(1);
+        }
+    }
+    let answers = ask(link, pipeline).await?;
+    let mut answers = Answers(answers.into_iter());
+    let status = groups
+        .into_iter()
+        .map(|((stream, subscriber), condition, at)| {
+            let mut status = GroupStatus {
+                condition,
+                waiting: None,
+                oldest_waiting_ms: None,
+                in_flight: 0,
+                retrying: 0,
+                released: 0,
+                stream,
+                subscriber,
+            };
+            if let Some(at) = at {
+                let consumers: Vec<HashMap<String, Value>> = answers.take()?.unwrap_or_default();
+                for mut consumer in consumers {
+                    let mut field = |name: &str| consumer.remove(name).unwrap_or(Value::Nil);
+                    let name = String::from_redis_value(field("name"))?;
+                    let pending = u64::from_redis_value(field("pending"))?;
+                    match name.as_str() {
+                        RETRY => status.retrying += pending,
+                        RELEASED => status.released += pending,
+                        _ => status.in_flight += pending,
+                    }
+                }
+                let oldest = answers.id()?;
+                status.oldest_waiting_ms = oldest.map(|id| read.now_ms.saturating_sub(id.ms));
+                status.waiting = match oldest {
+                    None => Some(0),
+                    // Settled entries are deleted here, so what is not pending was not read.
+                    Some(_) if deletes_settled(&status) => {
+                        let length = read.streams.get(&status.stream).map_or(0, |s| s.length);
+                        Some(length.saturating_sub(at.pending))
+                    }
+                    Some(_) => at.lag,
+                };
+            }
+            Ok(status)
+        });
+    let status: Result<_, RedisError> = status.collect();
+    status.map_err(|e| link.redis().error(e))
+}
+
+/// Whether entries leave the stream when they are settled.
+fn deletes_settled(group: &GroupStatus) -> bool {
+    group.stream == INBOX || group.stream == Keys::redrive_name(&group.subscriber)
+}

@@ -1,0 +1,233 @@
+//! Asking Redis: one pipeline for everything that must be true of one moment, and its answers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use redis::{FromRedisValue, Pipeline, RedisError, Value};
+
+use crate::fleet::{INBOX, ROUTER};
+use crate::routing::Routing;
+use crate::store::{Entry, EntryId, Keys, Link, StoreError};
+
+/// Runs a pipeline whose commands may fail one by one: a stream that is not there has no groups.
+pub(super) async fn ask(link: &Link, mut pipeline: Pipeline) -> Result<Vec<Value>, StoreError> {
+    if pipeline.is_empty() {
+        return Ok(Vec::new());
+    }
+    pipeline.ignore_errors();
+    link.run(|mut c| async move { pipeline.query_async(&mut c).await })
+        .await
+}
+
+/// The answers of a pipeline, in order.
+pub(super) struct Answers(pub(super) std::vec::IntoIter<Value>);
+
+impl Answers {
+    /// The next one; nothing if what it asks about does not exist.
+    pub(super) fn take<T: FromRedisValue>(&mut self) -> Result<Option<T>, RedisError> {
+        match self.0.next().unwrap_or(Value::Nil) {
+            Value::Nil => Ok(None),
+            Value::ServerError(error) => match RedisError::from(error) {
+                error if error.code() == Some("NOGROUP") => Ok(None),
+                error if error.detail().is_some_and(|d| d.contains("no such key")) => Ok(None),
+                error => Err(error),
+            },
+            value => Ok(Some(T::from_redis_value(value)?)),
+        }
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64, RedisError> {
+        Ok(self.take()?.unwrap_or(0))
+    }
+
+    pub(super) fn id(&mut self) -> Result<Option<EntryId>, RedisError> {
+        let entries: Option<Vec<Entry>> = self.take()?;
+        Ok(entries.and_then(|e| e.first().map(|e| e.id)))
+    }
+}
+
+/// What is asked for.
+pub(super) struct Names {
+    pub(super) streams: BTreeSet<String>,
+    pub(super) subscribers: BTreeSet<String>,
+}
+
+/// What was answered.
+pub(super) struct Read {
+    pub(super) now_ms: u64,
+    pub(super) dataset: Option<String>,
+    pub(super) generation: Option<u64>,
+    pub(super) counters: [u64; 3],
+    pub(super) dead_router: u64,
+    pub(super) streams: BTreeMap<String, Stream>,
+    /// Dead and lost, in the order of the names.
+    pub(super) subscribers: Vec<(u64, u64)>,
+}
+
+impl Read {
+    pub(super) fn inbox(&self) -> &Stream {
+        self.streams.get(INBOX).unwrap_or(&NO_STREAM)
+    }
+
+    pub(super) fn newest(&self, stream: &str) -> EntryId {
+        let last = self.streams.get(stream).and_then(|s| s.last);
+        last.unwrap_or_default()
+    }
+}
+
+static NO_STREAM: Stream = Stream {
+    length: 0,
+    first: None,
+    last: None,
+    groups: BTreeMap::new(),
+};
+
+pub(super) struct Stream {
+    pub(super) length: u64,
+    pub(super) first: Option<EntryId>,
+    pub(super) last: Option<EntryId>,
+    pub(super) groups: BTreeMap<String, Position>,
+}
+
+/// How far a group has come.
+#[derive(Clone, Copy)]
+pub(super) struct Position {
+    pub(super) pending: u64,
+    pub(super) delivered: EntryId,
+    pub(super) lag: Option<u64>,
+}
+
+impl Names {
+    pub(super) fn new(
+        routing: &Routing,
+        known: &BTreeSet<(String, String)>,
+        wanted: &BTreeSet<(String, String)>,
+    ) -> Self {
+        let pairs = || known.iter().chain(wanted);
+        let domain = routing.streams().map(|s| s.name.to_string());
+        Self {
+            streams: domain.chain(pairs().map(|(s, _)| s.clone())).collect(),
+            subscribers: pairs()
+                .map(|(_, subscriber)| subscriber.clone())
+                .filter(|subscriber| subscriber != ROUTER)
+                .collect(),
+        }
+    }
+
+    pub(super) fn pipeline(&self, keys: &Keys) -> Pipeline {
+        let mut p = redis::pipe();
+        p.atomic();
+        p.cmd("TIME");
+        p.cmd("HMGET").arg(keys.fleet());
+        p.arg("dataset").arg("generation");
+        p.cmd("HMGET").arg(keys.stats(ROUTER));
+        p.arg("routed").arg("refused").arg("duplicates");
+        p.cmd("XLEN").arg(keys.dead(ROUTER));
+        for name in &self.streams {
+            let key = keys.stream(name);
+            p.cmd("XLEN").arg(&key);
+            p.cmd("XRANGE").arg(&key).arg("-").arg("+");
+            p.arg("COUNT").arg(1);
+            p.cmd("XREVRANGE").arg(&key).arg("+").arg("-");
+            p.arg("COUNT").arg(1);
+            p.cmd("XINFO").arg("GROUPS").arg(&key);
+        }
+        for name in &self.subscribers {
+            p.cmd("XLEN").arg(keys.dead(name));
+            p.cmd("HGET").arg(keys.stats(name)).arg("lost");
+        }
+        p
+    }
+
+    pub(super) fn read(&self, mut answers: Answers) -> Result<Read, RedisError> {
+        let (seconds, micros): (u64, u64) = answers.take()?.unwrap_or_default();
+        let (dataset, generation) = answers.take()?.unwrap_or_default();
+        let counters: [Option<u64>; 3] = answers.take()?.unwrap_or_default();
+        let dead_router = answers.number()?;
+        let mut stream = || -> Result<Stream, RedisError> {
+            Ok(Stream {
+                length: answers.number()?,
+                first: answers.id()?,
+                last: answers.id()?,
+                groups: positions(answers.take()?.unwrap_or_default())?,
+            })
+        };
+        let mut streams = BTreeMap::new();
+        for name in &self.streams {
+            streams.insert(name.clone(), stream()?);
+        }
+        let mut subscribers = Vec::new();
+        for _ in &self.subscribers {
+            subscribers.push((answers.number()?, answers.number()?));
+        }
+        Ok(Read {
+            now_ms: seconds * 1_000 + micros / 1_000,
+            dataset,
+            generation,
+            counters: counters.map(Option::unwrap_or_default),
+            dead_router,
+            streams,
+            subscribers,
+        })
+    }
+}
+
+/// Reads the answer of XINFO GROUPS.
+fn positions(
+    groups: Vec<HashMap<String, Value>>,
+) -> Result<BTreeMap<String, Position>, RedisError> {
+    let mut positions = BTreeMap::new();
+    for mut group in groups {
+        let mut field = |name: &str| group.remove(name).unwrap_or(Value::Nil);
+        let name = String::from_redis_value(field("name"))?;
+        let position = Position {
+            pending: u64::from_redis_value(field("pending"))?,
+            delivered: EntryId::from_redis_value(field("last-delivered-id"))?,
+            lag: Option::from_redis_value(field("lag"))?,
+        };
+        positions.insert(name, position);
+    }
+    Ok(positions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_lag_that_redis_does_not_know_stays_unknown() {
+        let group = |lag: Value| {
+            Value::Array(vec![
+                bulk("name"),
+                bulk("a-service"),
+                bulk("pending"),
+                Value::Int(2),
+                bulk("last-delivered-id"),
+                bulk("7-1"),
+                bulk("lag"),
+                lag,
+            ])
+        };
+        let reply = Value::Array(vec![group(Value::Nil)]);
+        let read = positions(FromRedisValue::from_redis_value(reply).unwrap()).unwrap();
+        let at = read["a-service"];
+        assert_eq!((at.pending, at.lag), (2, None));
+        assert_eq!(at.delivered, EntryId { ms: 7, seq: 1 });
+        let reply = Value::Array(vec![group(Value::Int(0))]);
+        let read = positions(FromRedisValue::from_redis_value(reply).unwrap()).unwrap();
+        assert_eq!(read["a-service"].lag, Some(0));
+    }
+
+    #[test]
+    fn what_does_not_exist_reads_as_nothing() {
+        let mut answers =
+            Answers(vec![Value::Nil, Value::Int(3), Value::Array(vec![])].into_iter());
+        assert_eq!(answers.number().unwrap(), 0);
+        assert_eq!(answers.number().unwrap(), 3);
+        assert_eq!(answers.id().unwrap(), None);
+        assert_eq!(answers.number().unwrap(), 0, "past the end");
+    }
+}
