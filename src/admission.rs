@@ -86,8 +86,10 @@ pub struct Rejection {
     pub error: String,
     /// What is wrong where, by JSON pointer.
     pub details: Vec<Violation>,
-    /// The event's ID and type, as far as they could be read.
-    pub envelope: Option<Envelope>,
+    /// The event's ID, as far as it could be read.
+    pub event_id: Option<String>,
+    /// The event's type, as far as it could be read.
+    pub event_type: Option<String>,
 }
 
 /// An event that may pass, and where it goes.
@@ -109,7 +111,8 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
         code,
         error,
         details: Vec::new(),
-        envelope: None,
+        event_id: None,
+        event_type: None,
     };
     let limits = config.routing.limits();
     if event.len() > limits.event_bytes {
@@ -141,7 +144,8 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
             code: Refusal::BadEnvelope,
             error: summary(&details),
             details,
-            envelope: None,
+            event_id: readable(&value, "event_id"),
+            event_type: readable(&value, "event_type"),
         }
     })?;
     let refuse = |code, error: String, details| {
@@ -149,7 +153,8 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
             code,
             error,
             details,
-            envelope: Some(envelope.clone()),
+            event_id: Some(envelope.event_id.to_string()),
+            event_type: Some(envelope.event_type.to_string()),
         })
     };
     for field in ["expires_at", "deliver_at"] {
@@ -194,6 +199,12 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
         stream: route.stream.clone(),
         to: route.to_joined.clone(),
     })
+}
+
+/// A text of a bad envelope, short enough to be shown.
+fn readable(event: &serde_json::Value, field: &str) -> Option<String> {
+    let text = event.get(field)?.as_str()?;
+    Some(text.chars().take(128).collect())
 }
 
 fn summary(details: &[Violation]) -> String {

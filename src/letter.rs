@@ -57,11 +57,10 @@ impl Letter {
             fields.number(F::REDRIVES).unwrap_or(0),
         );
         let (event, extra) = split_inbox(fields);
-        let envelope = rejection.envelope.as_ref();
         Self {
             id: EntryId::default(),
-            event_id: envelope.map(|e| e.event_id.to_string()),
-            event_type: envelope.map(|e| e.event_type.to_string()),
+            event_id: rejection.event_id.clone(),
+            event_type: rejection.event_type.clone(),
             event,
             stream: INBOX.to_owned(),
             entry: id.to_string(),
@@ -256,7 +255,8 @@ mod tests {
             code,
             error: "why".into(),
             details: vec![],
-            envelope: None,
+            event_id: None,
+            event_type: None,
         }
     }
 

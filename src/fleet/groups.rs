@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{INBOX, ROUTER};
 use crate::routing::{Routing, Start};
-use crate::store::{self, EntryId, GroupState, Holder, Keys, Link, StoreError};
+use crate::store::{self, Ensure, EntryId, GroupState, Holder, Keys, Link, StoreError};
 
 /// What `fleet` remembers of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ pub async fn ensure_groups(
 ) -> Result<Vec<WantedGroup>, StoreError> {
     let mut lost = Vec::new();
     for group in wanted {
-        match ensure_group(link, keys, group, false).await? {
+        match ensure_group(link, keys, group, Ensure::Create).await? {
             GroupState::Lost => lost.push(group.clone()),
             GroupState::Created => {
                 tracing::info!(
@@ -122,18 +122,18 @@ pub async fn ensure_groups(
                     "group created"
                 );
             }
-            GroupState::Exists => {}
+            GroupState::Exists | GroupState::Retired => {}
         }
     }
     Ok(lost)
 }
 
-/// Creates one group; `recreate` it even if it was lost.
+/// Looks for one group, and creates it where `how` allows.
 pub async fn ensure_group(
     link: &Link,
     keys: &Keys,
     group: &WantedGroup,
-    recreate: bool,
+    how: Ensure,
 ) -> Result<GroupState, StoreError> {
     let (fleet, stream) = (keys.fleet(), keys.stream(&group.stream));
     let field = Keys::fleet_group(&group.stream, &group.subscriber);
@@ -146,7 +146,7 @@ pub async fn ensure_group(
             names,
             &group.start,
             group.lease_ms,
-            recreate,
+            how,
         )
         .await
     })

@@ -8,7 +8,7 @@ use crate::fleet::{self, INBOX, ROUTER, WantedGroup};
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
 use crate::status::{Condition, GroupStatus, Snapshot, collect};
-use crate::store::{EntryId, GroupState, Keys, Retired, retire_group};
+use crate::store::{Ensure, EntryId, GroupState, Keys, Retired, retire_group};
 
 /// Consumer groups: list them, recreate a lost one, retire one that nobody needs.
 #[derive(Debug, clap::Args)]
@@ -154,7 +154,9 @@ async fn recreate(args: RecreateArgs) -> Result<Exit, CommandError> {
     // Asking for a group that is there would still move the mark of when it joined.
     let state = match exists {
         true => GroupState::Exists,
-        false => fleet::ensure_group(&session.link, &session.keys, &group, true).await?,
+        false => {
+            fleet::ensure_group(&session.link, &session.keys, &group, Ensure::Recreate).await?
+        }
     };
     match state {
         GroupState::Created => {
@@ -170,10 +172,12 @@ async fn recreate(args: RecreateArgs) -> Result<Exit, CommandError> {
             )?;
             Ok(Exit::Clean)
         }
-        GroupState::Exists | GroupState::Lost => Err(CommandError::Refused(format!(
-            "the group {} on {} exists: there is nothing to recreate",
-            group.subscriber, group.stream
-        ))),
+        GroupState::Exists | GroupState::Lost | GroupState::Retired => {
+            Err(CommandError::Refused(format!(
+                "the group {} on {} exists: there is nothing to recreate",
+                group.subscriber, group.stream
+            )))
+        }
     }
 }
 

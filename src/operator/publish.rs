@@ -282,7 +282,8 @@ impl Door {
             code: Refusal::TooLarge,
             error: format!("longer than limits.event_bytes allows: {max}"),
             details: Vec::new(),
-            envelope: None,
+            event_id: None,
+            event_type: None,
         }
     }
 

@@ -50,7 +50,8 @@ fn examine(fields: &Fields, config: &Config) -> Result<(Admitted, u32), Rejectio
             code: Refusal::BadEnvelope,
             error: "the entry has no field `event`: XADD inbox * event '<json>'".to_owned(),
             details: Vec::new(),
-            envelope: None,
+            event_id: None,
+            event_type: None,
         });
     };
     let hops = fields

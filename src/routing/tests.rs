@@ -242,7 +242,6 @@ fn warnings() {
         ("  ops: {", "  oops: {", 21, 3, "`oops` has settings but is in no route", "did you mean `ops`?"),
         ("[ops]", "[]", 7, 3, "`System.Health.CheckFailed` goes to nobody", "add a route"),
         (", \"SKU.**\"", "", 3, 1, "no stream takes `SKU.Created`", "remove the schema"),
-        ("\"SKU.**\"", "\"SKU.**\", \"Stock.**\"", 5, 54, "no schema is for \"Stock.**\"", ""),
         ("max: 10s", "max: 31s", 20, 21, "the longest wait (31s) exceeds the lease (30s)", ""),
         ("max_attempts: 5", "lease: 10s", 14, 10, "exceeds the lease (10s)", ""),
     ];

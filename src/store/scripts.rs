@@ -529,9 +529,22 @@ pub enum GroupState {
     Exists,
     /// `fleet` knows it, Redis does not: only the operator may recreate it.
     Lost,
+    /// `fleet` does not know it.
+    Retired,
 }
 
-/// Creates a group that never existed, or with `recreate` one that was lost.
+/// What may be done about a group that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ensure {
+    /// Create it if it never existed.
+    Create,
+    /// Create it even if it was lost.
+    Recreate,
+    /// Nothing: only look.
+    Look,
+}
+
+/// Looks for a group, and creates it where `how` allows.
 pub async fn ensure_group(
     connection: &mut MultiplexedConnection,
     fleet: &str,
@@ -539,7 +552,7 @@ pub async fn ensure_group(
     group: (&str, &str),
     start: &str,
     lease_ms: u64,
-    recreate: bool,
+    how: Ensure,
 ) -> Result<GroupState, RedisError> {
     let mut call = ENSURE_GROUP.key(fleet);
     call.key(stream)
@@ -547,11 +560,16 @@ pub async fn ensure_group(
         .arg(group.1)
         .arg(start)
         .arg(lease_ms);
-    call.arg(if recreate { "recreate" } else { "ensure" });
+    call.arg(match how {
+        Ensure::Create => "ensure",
+        Ensure::Recreate => "recreate",
+        Ensure::Look => "look",
+    });
     let answer: String = call.invoke_async(connection).await?;
     Ok(match answer.as_str() {
         "CREATED" => GroupState::Created,
         "EXISTS" => GroupState::Exists,
+        "RETIRED" => GroupState::Retired,
         _ => GroupState::Lost,
     })
 }

@@ -49,7 +49,7 @@ pub(crate) struct Core<H> {
     /// The dataset that was joined.
     pub(crate) dataset: String,
     pub(crate) config: watch::Receiver<Arc<Config>>,
-    pub(crate) sources: watch::Receiver<Arc<Vec<Source>>>,
+    pub(crate) sources: watch::Sender<Arc<Vec<Source>>>,
     /// Settings of the last configuration that knew this subscriber.
     pub(crate) settings: watch::Receiver<Arc<SubscriberSettings>>,
     pub(crate) slots: Arc<Semaphore>,

@@ -18,7 +18,9 @@ use super::handler::Handler;
 use super::settle::Ack;
 use crate::fleet::{self, MembershipLost, WantedGroup};
 use crate::retry::RECONNECT;
-use crate::store::{Entry, Fence, StoreError, StreamField, is_dataset_gone, read_streams};
+use crate::store::{
+    Ensure, Entry, Fence, GroupState, StoreError, StreamField, is_dataset_gone, read_streams,
+};
 
 /// How long one read waits for something new. Also how soon new streams are read after a reload.
 const BLOCK: Duration = Duration::from_millis(1000);
@@ -29,11 +31,18 @@ const LOST_GROUP_CHECK: Duration = Duration::from_secs(2);
 pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerError> {
     let mut connection: Option<(MultiplexedConnection, i64)> = None;
     let mut failures = 0;
+    let mut sources = core.sources.subscribe();
     while !core.stop.reading.is_cancelled() {
         let Some(free) = core.wait_for_slots().await else {
             break;
         };
-        let sources = core.sources.borrow().clone();
+        let current = sources.borrow_and_update().clone();
+        if current.is_empty() {
+            tokio::select! {
+                () = core.stop.reading.cancelled() => break,
+                _ = sources.changed() => continue,
+            }
+        }
         let (open, client) = match &connection {
             Some((open, client)) => (open.clone(), *client),
             None => match open(&core).await {
@@ -45,11 +54,11 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
                 }
             },
         };
-        match read(&core, open, client, &sources, free).await {
+        match read(&core, open, client, &current, free).await {
             Ok(streams) => {
                 failures = 0;
                 for (key, entries) in streams {
-                    if let Some(source) = sources.iter().find(|s| s.holder.stream == key) {
+                    if let Some(source) = current.iter().find(|s| s.holder.stream == key) {
                         let deliveries = core.sort(source, entries).await;
                         core.start(deliveries).await;
                     }
@@ -233,13 +242,38 @@ impl<H: Handler> Core<H> {
         Ok(())
     }
 
-    /// The groups that are still lost. The dataset is checked first: in another one no group
-    /// counts as lost, and all would be created.
+    /// The groups that are still lost; those that were retired are read no more. The dataset is
+    /// checked first: in another one no group counts as lost.
     async fn look_for_groups(&self) -> Result<Vec<WantedGroup>, WorkerError> {
-        if !fleet::check_dataset(&self.link, &self.env.keys, &self.dataset).await? {
+        let (link, keys) = (&self.link, &self.env.keys);
+        if !fleet::check_dataset(link, keys, &self.dataset).await? {
             return Err(MembershipLost::DatasetChanged.into());
         }
-        let wanted = super::run::wanted(&self.sources.borrow(), &self.env.subscriber);
-        Ok(fleet::ensure_groups(&self.link, &self.env.keys, &wanted).await?)
+        let mut lost = Vec::new();
+        let sources = self.sources.borrow().clone();
+        for source in sources.iter() {
+            let group = WantedGroup {
+                stream: source.name.to_string(),
+                subscriber: self.env.subscriber.to_string(),
+                start: "$".to_owned(),
+                lease_ms: source.lease.as_millis() as u64,
+            };
+            match fleet::ensure_group(link, keys, &group, Ensure::Look).await? {
+                GroupState::Lost => lost.push(group),
+                GroupState::Retired => {
+                    tracing::warn!(
+                        stream = &*source.name,
+                        "the group was retired: reading it no more"
+                    );
+                    let retired = &source.name;
+                    self.sources.send_modify(|all| {
+                        let rest = all.iter().filter(|s| s.name != *retired).cloned();
+                        *all = Arc::new(rest.collect());
+                    });
+                }
+                GroupState::Exists | GroupState::Created => {}
+            }
+        }
+        Ok(lost)
     }
 }

@@ -86,7 +86,6 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         fleet::take_over(&link, &source.holder, &identity).await;
     }
 
-    let (sources_tx, sources) = watch::channel(Arc::new(sources));
     let (settings_tx, settings_rx) = watch::channel(settings.clone());
     let (acks, ack_queue) = mpsc::channel(4 * settings.concurrency.max(64));
     let core = Arc::new(Core {
@@ -100,7 +99,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         identity: identity.clone(),
         dataset: membership.dataset.clone(),
         config: config.clone(),
-        sources,
+        sources: watch::Sender::new(Arc::new(sources)),
         settings: settings_rx,
         slots: Arc::new(Semaphore::new(settings.concurrency)),
         concurrency: settings.concurrency,
@@ -120,7 +119,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     )?;
     let settling = tokio::spawn(settle::run_acks(ack_queue, link.clone(), stop.now.clone()));
     let reclaiming = tokio::spawn(reclaim::run(core.clone()));
-    let reloading = tokio::spawn(reload(core.clone(), config, sources_tx, settings_tx));
+    let reloading = tokio::spawn(reload(core.clone(), config, settings_tx));
     tracing::info!(
         subscriber,
         consumer = identity.consumer(),
@@ -171,19 +170,6 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     outcome
 }
 
-/// The groups that stand behind sources, to be looked for.
-pub(crate) fn wanted(sources: &[Source], subscriber: &str) -> Vec<WantedGroup> {
-    sources
-        .iter()
-        .map(|source| WantedGroup {
-            stream: source.name.to_string(),
-            subscriber: subscriber.to_owned(),
-            start: "$".to_owned(),
-            lease_ms: source.lease.as_millis() as u64,
-        })
-        .collect()
-}
-
 /// The streams to read: those of our routes, and those on which a group of ours still owes
 /// something because routing.yaml named them once.
 async fn load_sources(
@@ -229,7 +215,6 @@ async fn load_sources(
 async fn reload<H: Handler>(
     core: Arc<Core<H>>,
     mut config: watch::Receiver<Arc<Config>>,
-    sources: watch::Sender<Arc<Vec<Source>>>,
     settings: watch::Sender<Arc<SubscriberSettings>>,
 ) {
     while config.changed().await.is_ok() {
@@ -260,7 +245,7 @@ async fn reload<H: Handler>(
         match applied.await {
             Ok(loaded) => {
                 tracing::info!(streams = loaded.len(), "the new routing.yaml is in force");
-                sources.send_replace(Arc::new(loaded));
+                core.sources.send_replace(Arc::new(loaded));
                 settings.send_replace(mine);
             }
             Err(error) => tracing::warn!(%error, "stopped before the new routing.yaml took effect"),
