@@ -68,7 +68,8 @@ for _ = 1, tonumber(take()) do
   for i = 1, count do args[i] = take() end
   effects[#effects + 1] = {name, key, args}
   local kind = TYPES[name]
-  local actual = kind and wrong(key, kind)
+  local deleted = integers[key] -- or set or incremented by an earlier effect: of the right type
+  local actual = kind and not deleted and wrong(key, kind)
   if actual then return {'INVALID', 'key ' .. key .. ' is a ' .. actual .. ', expected a ' .. kind} end
   -- What an increment will find: what is there, or what an earlier effect of this commit leaves.
   if name == 'SET' then
