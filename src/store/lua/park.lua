@@ -1,5 +1,5 @@
--- Hands deliveries to a reserved consumer (`retry`, `released`) from which XAUTOCLAIM finds
--- them when they are due, whoever is alive then.
+-- Hands deliveries to a reserved consumer (`retry`, `released`) from which reclaiming
+-- finds them when they are due, whoever is alive then.
 -- KEYS: stream, attempts
 -- ARGV: group, consumer, target, lease (ms), then per delivery: id, count, delay (ms), log ('' leaves it)
 -- Answers per delivery: HELD (done), GONE, FENCED, LOST (the entry was deleted under us).

@@ -21,6 +21,12 @@ local function forget(attempts, id)
   redis.call('HDEL', attempts, id, id .. ':starts', id .. ':due')
 end
 
+-- Counts an entry that was deleted under us; Redis has dropped it from the pending list.
+local function count_lost(attempts, stats, id)
+  forget(attempts, id)
+  redis.call('HINCRBY', stats, 'lost', 1)
+end
+
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,6 +1,7 @@
 -- Claims what is due: retries, and deliveries whose worker gave no sign of life for a lease.
--- The probe (XPENDING … IDLE) finds the first due entry and who had it; XAUTOCLAIM starts
--- there. Both in one script, so that "who had it" is true of exactly what is claimed.
+-- The probe (XPENDING … IDLE) finds what is due and who had it; XCLAIM takes just that.
+-- XAUTOCLAIM would read the clock again, and claim what became due in between: entries of
+-- which nobody asked who had them.
 -- KEYS: stream, attempts, stats
 -- ARGV: group, consumer, lease (ms), limit
 -- Answers {claimed, ids of deleted entries}; claimed: {id, fields, count, starts, log}.
@@ -9,12 +10,20 @@ local due = redis.call('XPENDING', KEYS[1], group, 'IDLE', lease, '-', '+', ARGV
 if #due == 0 then return {{}, {}} end
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
-local before = {}
-for _, pending in ipairs(due) do before[pending[1]] = pending end
-local reply = redis.call('XAUTOCLAIM', KEYS[1], group, consumer, lease, due[1][1], 'COUNT', ARGV[4])
-local now, claimed = now_ms(), {}
-for _, entry in ipairs(reply[2]) do
+local before, ids, entries = {}, {}, {}
+for i, pending in ipairs(due) do
+  before[pending[1]] = pending
+  ids[i] = pending[1]
+end
+in_slices(ids, function(...)
+  for _, entry in ipairs(redis.call('XCLAIM', KEYS[1], group, consumer, lease, ...)) do
+    entries[#entries + 1] = entry
+  end
+end)
+local now, claimed, found, lost = now_ms(), {}, {}, {}
+for _, entry in ipairs(entries) do
   local id = entry[1]
+  found[id] = true
   local owner, count = before[id][2], before[id][4] + 1
   local log, starts, due_at = unpack(redis.call('HMGET', KEYS[2], id, id .. ':starts', id .. ':due'))
   local wait = (tonumber(due_at) or 0) - now
@@ -34,8 +43,11 @@ for _, entry in ipairs(reply[2]) do
     claimed[#claimed + 1] = {id, entry[2], count, tonumber(starts) or 0, log or ''}
   end
 end
-for _, id in ipairs(reply[3]) do
-  forget(KEYS[2], id)
-  redis.call('HINCRBY', KEYS[3], 'lost', 1)
+for _, id in ipairs(ids) do
+  -- Not claimed and not pending any more: XCLAIM found no entry and dropped it.
+  if not found[id] and #redis.call('XPENDING', KEYS[1], group, id, id, 1) == 0 then
+    count_lost(KEYS[2], KEYS[3], id)
+    lost[#lost + 1] = id
+  end
 end
-return {claimed, reply[3]}
+return {claimed, lost}
