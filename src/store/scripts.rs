@@ -1,6 +1,7 @@
 //! The scripts: one `.lua` file each, which documents its KEYS, ARGV and answers; here they are
 //! named, flagged and called. Settling and trimming may run when Redis is out of memory
-//! (`allow-oom`), because only they can free any; routing new work may not.
+//! (`allow-oom`), because only they can free any, and so may what a worker needs to start;
+//! routing new work may not.
 
 use std::sync::LazyLock;
 
@@ -30,8 +31,8 @@ scripts! {
     DROP_CONSUMER = " flags=allow-oom", "lua/drop_consumer.lua";
     REGISTER_WORKER = " flags=allow-oom", "lua/register_worker.lua";
     ROUTE = "", "lua/route.lua";
-    JOIN_FLEET = "", "lua/join_fleet.lua";
-    ENSURE_GROUP = "", "lua/ensure_group.lua";
+    JOIN_FLEET = " flags=allow-oom", "lua/join_fleet.lua";
+    ENSURE_GROUP = " flags=allow-oom", "lua/ensure_group.lua";
     RETIRE_GROUP = " flags=allow-oom", "lua/retire_group.lua";
     REDRIVE = "", "lua/redrive.lua";
 }
