@@ -20,6 +20,6 @@ if known and not exists and ARGV[5] ~= 'recreate' then return 'LOST' end
 if not exists then redis.call('XGROUP', 'CREATE', KEYS[2], ARGV[1], ARGV[3], 'MKSTREAM') end
 -- lease:joined; what is not newer than `joined` was routed before this group existed.
 local joined = last
-if known and ARGV[5] ~= 'recreate' then joined = string.match(known, ':(.*)$') or last end
+if known and exists then joined = string.match(known, ':(.*)$') or last end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[4] .. ':' .. joined)
 return exists and 'EXISTS' or 'CREATED'
