@@ -13,6 +13,8 @@ use crate::worker::AttemptLog;
 
 /// Name of the prefix under which fields of an odd inbox entry are kept.
 const EXTRA: &str = "x:";
+/// How many of them are kept: the script that writes the letter cannot take any number.
+const MAX_EXTRA: usize = 1_000;
 
 /// A dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +58,13 @@ impl Letter {
             fields.number(F::HOPS).unwrap_or(0),
             fields.number(F::REDRIVES).unwrap_or(0),
         );
-        let (event, extra) = split_inbox(fields);
+        let (event, mut extra) = split_inbox(fields);
+        let mut error = rejection.error.clone();
+        if extra.0.len() > MAX_EXTRA {
+            let dropped = extra.0.len() - MAX_EXTRA;
+            error += &format!("; {dropped} further fields of the entry are not kept here");
+            extra.0.truncate(MAX_EXTRA);
+        }
         Self {
             id: EntryId::default(),
             event_id: rejection.event_id.clone(),
@@ -66,7 +74,7 @@ impl Letter {
             entry: id.to_string(),
             subscriber: ROUTER.to_owned(),
             reason: rejection.code.as_str().to_owned(),
-            error: rejection.error.clone(),
+            error,
             errors: json!(rejection.details).to_string(),
             attempts: AttemptLog::default(),
             hops,
@@ -277,6 +285,17 @@ mod tests {
         assert_eq!(again.get("event"), Some(&b"\0x"[..]));
         assert_eq!(again.get("evnt"), Some(&b"{}"[..]));
         assert_eq!(again.number("redrives"), Some(2));
+    }
+
+    #[test]
+    fn a_letter_keeps_a_bounded_number_of_fields_and_says_so() {
+        let odd = fields(&vec![("f", "v"); MAX_EXTRA + 5]);
+        let letter = Letter::refused(EntryId::default(), odd, &refusal(Refusal::BadEnvelope));
+        assert_eq!(letter.extra.0.len(), MAX_EXTRA);
+        assert_eq!(
+            letter.error,
+            "why; 5 further fields of the entry are not kept here"
+        );
     }
 
     #[test]

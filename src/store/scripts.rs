@@ -210,7 +210,8 @@ impl Holder {
         deliveries: &[Parked],
     ) -> Result<Vec<Settled>, RedisError> {
         let mut call = self.settle(&PARK);
-        call.arg(&self.group)
+        call.key(&self.stats)
+            .arg(&self.group)
             .arg(&self.consumer)
             .arg(target)
             .arg(lease_ms);
@@ -298,8 +299,8 @@ impl Holder {
         connection: &mut MultiplexedConnection,
         deliveries: &[Fence],
     ) -> Result<Vec<Settled>, RedisError> {
-        let mut call = RENEW.key(&self.stream);
-        call.arg(&self.group).arg(&self.consumer);
+        let mut call = self.settle(&RENEW);
+        call.key(&self.stats).arg(&self.group).arg(&self.consumer);
         for fence in deliveries {
             call.arg(fence.id.to_string()).arg(fence.count);
         }

@@ -5,7 +5,7 @@
 //! | fetch | reads new entries, never more than there are free slots |
 //! | execute | runs the handler for one delivery and settles by what it returned |
 //! | settle | sends what ends deliveries until Redis has answered |
-//! | reclaim | brings back what is due or lost its worker, with XAUTOCLAIM |
+//! | reclaim | brings back what is due or lost its worker |
 //! | renew | signs of life for what is held, from a thread of its own |
 //!
 //! A service implements [`Handler`] and calls [`main`].

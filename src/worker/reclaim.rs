@@ -1,4 +1,4 @@
-//! Reclaiming with XAUTOCLAIM: brings back retries that are due and deliveries whose worker
+//! Reclaiming (XPENDING … IDLE, then XCLAIM): brings back retries that are due and deliveries whose worker
 //! gave no sign of life for a lease, whoever's they were.
 
 use std::sync::Arc;

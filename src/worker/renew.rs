@@ -82,7 +82,12 @@ async fn renew(
                 match answer {
                     Settled::Done => held.renewed(ticket, since),
                     // Gone: settled a moment ago, or settled by another. Either way not ours.
-                    Settled::Gone | Settled::Fenced | Settled::Lost => {
+                    Settled::Lost => {
+                        tracing::error!(stream = holder.stream, entry = %fence.id,
+                            "LOST: the entry was deleted from its stream while it was pending");
+                        held.lost(ticket);
+                    }
+                    Settled::Gone | Settled::Fenced => {
                         tracing::debug!(stream = holder.stream, entry = %fence.id, ?answer, "not ours any more");
                         held.lost(ticket);
                     }

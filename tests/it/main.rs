@@ -13,4 +13,5 @@ mod crashes;
 mod outages;
 mod retries;
 mod routing;
+mod scripts;
 mod trimming;

@@ -23,6 +23,14 @@ local function version_of(key)
   local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
   return last and string.match(last[1], '^%d+') or '0'
 end
+-- Redis wants the next ID of a stream to exceed every ID that it ever had, deleted or not.
+local function newest_ever(key)
+  local info = redis.call('EXISTS', key) == 1 and redis.call('XINFO', 'STREAM', key) or {}
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return string.match(info[i + 1], '^%d+') end
+  end
+  return '0'
+end
 local function wrong(key, kind)
   local actual = redis.call('TYPE', key).ok
   return actual ~= 'none' and actual ~= kind and actual
@@ -34,7 +42,11 @@ for _ = 1, tonumber(take()) do
   local actual = wrong(key, expected_type)
   if actual then return {'INVALID', 'key ' .. key .. ' is a ' .. actual .. ', expected a ' .. expected_type} end
   if kind == 'version' then
-    if version_of(key) ~= take() then return {'CONFLICT'} end
+    local version = version_of(key)
+    if version ~= take() then return {'CONFLICT'} end
+    if newest_ever(key) ~= version then
+      return {'INVALID', 'the newest events of ' .. key .. ' were deleted: nothing can be appended after version ' .. version}
+    end
   else
     local value
     if kind == 'string' then value = redis.call('GET', key) else value = redis.call('HGET', key, take()) end
@@ -49,11 +61,15 @@ local TYPES = {
 }
 local effects, integers = {}, {}
 for _ = 1, tonumber(take()) do
-  local name, key, args = take(), KEYS[tonumber(take())], {}
-  for i = 1, tonumber(take()) do args[i] = take() end
+  local name, key, count, args = take(), KEYS[tonumber(take())], tonumber(take()), {}
+  if count > MOST_VALUES then
+    return {'INVALID', name .. ' on ' .. key .. ' has ' .. count .. ' values, more than ' .. MOST_VALUES}
+  end
+  for i = 1, count do args[i] = take() end
   effects[#effects + 1] = {name, key, args}
   local kind = TYPES[name]
-  local actual = kind and wrong(key, kind)
+  local deleted = integers[key] -- or set or incremented by an earlier effect: of the right type
+  local actual = kind and not deleted and wrong(key, kind)
   if actual then return {'INVALID', 'key ' .. key .. ' is a ' .. actual .. ', expected a ' .. kind} end
   -- What an increment will find: what is there, or what an earlier effect of this commit leaves.
   if name == 'SET' then
@@ -73,7 +89,9 @@ for _ = 1, tonumber(take()) do
     if not before then
       before = (name == 'INCRBY' and redis.call('GET', key) or name == 'HINCRBY' and redis.call('HGET', key, args[1])) or '0'
     end
-    if not string.match(before, '^%-?%d+$') or math.abs(tonumber(before) + by) > MAX_INTEGER then
+    -- Redis knows no leading zeros and no -0.
+    local integer = before == '0' or string.match(before, '^%-?[1-9]%d*$')
+    if not integer or math.abs(tonumber(before) + by) > MAX_INTEGER then
       return {'INVALID', 'cannot add ' .. args[#args] .. ' to ' .. key .. ': it is not an integer or would exceed 2^53'}
     end
     integers[slot] = string.format('%.0f', tonumber(before) + by)
@@ -85,6 +103,7 @@ for _, effect in ipairs(effects) do
   local name, key, args = effect[1], effect[2], effect[3]
   if name == 'NEWER' then -- value, event time (µs), event id: the later event wins, the id breaks ties
     local at, by = unpack(redis.call('HMGET', key, 'at', 'by'))
+    at = at and tonumber(at) and at -- what this effect did not write is as old as can be
     local newer = not at or tonumber(args[2]) > tonumber(at) or (args[2] == at and args[3] > (by or ''))
     if newer then redis.call('HSET', key, 'value', args[1], 'at', args[2], 'by', args[3]) end
   else

@@ -1,9 +1,10 @@
 -- Hands deliveries to a reserved consumer (`retry`, `released`) from which XAUTOCLAIM finds
 -- them when they are due, whoever is alive then.
--- KEYS: stream, attempts
+-- KEYS: stream, attempts, stats
 -- ARGV: group, consumer, target, lease (ms), then per delivery: id, count, delay (ms), log ('' leaves it), marked ('1': this run was marked as started)
 -- Answers per delivery: HELD (done), GONE, FENCED, LOST (the entry was deleted under us).
 must_be(KEYS[2], 'hash')
+must_be(KEYS[3], 'hash')
 local answers, lease, now = {}, tonumber(ARGV[4]), now_ms()
 for i = 5, #ARGV, 5 do
   local id, count = ARGV[i], ARGV[i + 1]
@@ -15,7 +16,7 @@ for i = 5, #ARGV, 5 do
     local moved = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, id,
       'IDLE', idle, 'RETRYCOUNT', count, 'JUSTID')
     if #moved == 0 then
-      forget(KEYS[2], id)
+      count_lost(KEYS[2], KEYS[3], id)
       state = 'LOST'
     else
       redis.call('HSET', KEYS[2], id .. ':due', string.format('%.0f', now + delay))

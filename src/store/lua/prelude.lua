@@ -21,12 +21,20 @@ local function forget(attempts, id)
   redis.call('HDEL', attempts, id, id .. ':starts', id .. ':due')
 end
 
+-- Counts an entry that was deleted under us; Redis has dropped it from the pending list.
+local function count_lost(attempts, stats, id)
+  forget(attempts, id)
+  redis.call('HINCRBY', stats, 'lost', 1)
+end
+
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Lua gives up at about 8000 values on its stack: variadic commands go in slices.
+-- Lua gives up at about 8000 values on its stack: variadic commands go in slices, and what
+-- cannot be cut (the fields of one entry) is refused before anything was written.
+local MOST_VALUES = 7000
 local function in_slices(list, call)
   for from = 1, #list, 4000 do
     call(unpack(list, from, math.min(from + 3999, #list)))

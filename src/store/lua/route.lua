@@ -21,6 +21,7 @@ end
 local entries, ids, fenced, position = {}, {}, 0, 8
 while position <= #ARGV do
   local size = ARGV[position + 2] == 'route' and 10 or 4 + ARGV[position + 3]
+  if size > MOST_VALUES then error({err = 'ERR the letter of entry ' .. ARGV[position] .. ' has too many fields'}) end
   if held[ARGV[position]] == tonumber(ARGV[position + 1]) then
     entries[#entries + 1] = position
     if ARGV[position + 2] == 'route' then ids[#ids + 1] = ARGV[position + 3] end

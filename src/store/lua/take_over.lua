@@ -11,8 +11,7 @@ for _, entry in ipairs(pending) do
   local moved = redis.call('XCLAIM', KEYS[1], ARGV[1], 'released', 0, id,
     'IDLE', ARGV[3], 'RETRYCOUNT', entry[4], 'JUSTID')
   if #moved == 0 then
-    forget(KEYS[2], id)
-    redis.call('HINCRBY', KEYS[3], 'lost', 1)
+    count_lost(KEYS[2], KEYS[3], id)
   else
     redis.call('HSETNX', KEYS[2], id .. ':starts', 0)
     redis.call('HDEL', KEYS[2], id .. ':due')

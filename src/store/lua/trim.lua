@@ -19,13 +19,14 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local group = {}
   for i = 1, #info, 2 do group[info[i]] = info[i + 1] end
   present[group.name] = true
-  local need -- the oldest ID that this group has yet to settle
-  if group.pending > 0 then
-    need = redis.call('XPENDING', stream, group.name)[2]
-  else
-    local ms, seq = parts(group['last-delivered-id'])
-    need = string.format('%.0f-%.0f', ms, seq + 1)
-  end
+  -- The oldest ID that this group has yet to settle: the one after the last delivered (or that
+  -- itself, where a double cannot count on: a group that starts at a time is at <ms>-<2^64-1>),
+  local need = group['last-delivered-id']
+  local ms, seq = parts(need)
+  if seq < 2 ^ 53 then need = string.format('%.0f-%.0f', ms, seq + 1) end
+  -- or the first pending, unless the group was set back behind it.
+  local first = group.pending > 0 and redis.call('XPENDING', stream, group.name)[2]
+  if first and older(first, need) then need = first end
   if not floor or older(need, floor) then floor, slowest = need, group.name end
 end
 for i = 4, #ARGV do

@@ -1,0 +1,272 @@
+//! commit: conditions, follow-ups, the acknowledgement; all of it or nothing.
+
+use streamfleet::store::{Committed, Settled};
+
+use super::*;
+
+/// What a handler asked for, by hand as `commit.lua` documents it.
+#[derive(Default)]
+pub(super) struct Request {
+    keys: Vec<String>,
+    conditions: Vec<Vec<String>>,
+    effects: Vec<Vec<String>>,
+    follow_ups: Vec<Vec<String>>,
+}
+
+impl Request {
+    /// Index of a key in KEYS: stream, attempts and inbox come first.
+    fn key(&mut self, key: &str) -> String {
+        let at = self.keys.iter().position(|k| k == key).unwrap_or_else(|| {
+            self.keys.push(key.into());
+            self.keys.len() - 1
+        });
+        (at + 4).to_string()
+    }
+
+    fn condition(mut self, kind: &str, key: &str, rest: &[&str]) -> Self {
+        let mut words = vec![kind.to_owned(), self.key(key)];
+        words.extend(rest.iter().map(|w| (*w).to_owned()));
+        self.conditions.push(words);
+        self
+    }
+
+    pub(super) fn require(self, key: &str, value: Option<&str>) -> Self {
+        let present = if value.is_some() { "1" } else { "0" };
+        self.condition("string", key, &[present, value.unwrap_or_default()])
+    }
+
+    pub(super) fn require_field(self, key: &str, field: &str, value: Option<&str>) -> Self {
+        let present = if value.is_some() { "1" } else { "0" };
+        self.condition("field", key, &[field, present, value.unwrap_or_default()])
+    }
+
+    pub(super) fn version(self, key: &str, expected: u64) -> Self {
+        self.condition("version", key, &[&expected.to_string()])
+    }
+
+    /// `effect("HSET key field value")`.
+    pub(super) fn effect(self, line: &str) -> Self {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        self.effect_of(
+            words[0],
+            words[1],
+            words[2..].iter().map(|w| (*w).to_owned()).collect(),
+        )
+    }
+
+    pub(super) fn effect_of(mut self, name: &str, key: &str, args: Vec<String>) -> Self {
+        let mut words = vec![name.to_owned(), self.key(key), args.len().to_string()];
+        words.extend(args);
+        self.effects.push(words);
+        self
+    }
+
+    pub(super) fn follow_up(mut self, json: &str, hops: u32) -> Self {
+        self.follow_ups.push(vec![json.into(), hops.to_string()]);
+        self
+    }
+
+    pub(super) fn encode(&self) -> (Vec<String>, Vec<Vec<u8>>) {
+        let lists = [&self.conditions, &self.effects, &self.follow_ups];
+        let request = lists.into_iter().flat_map(|list| {
+            std::iter::once(list.len().to_string()).chain(list.iter().flatten().cloned())
+        });
+        (self.keys.clone(), request.map(String::into_bytes).collect())
+    }
+}
+
+impl Bench {
+    /// Commits entry `id`, held under count 1.
+    pub(super) async fn commit(&mut self, id: u64, request: Request) -> Committed {
+        let (keys, argv) = request.encode();
+        let (me, redis) = (&self.me, &mut self.redis);
+        me.commit(redis, fence(id, 1), true, "inbox", &keys, &argv)
+            .await
+            .unwrap()
+    }
+
+    /// Commits entry 1, which must be refused without changing a byte.
+    pub(super) async fn refused(&mut self, request: Request) -> Committed {
+        let before = self.snapshot();
+        let committed = self.commit(1, request).await;
+        assert_eq!(self.snapshot(), before, "{committed:?} changed something");
+        committed
+    }
+}
+
+pub(super) const DONE: Committed = Committed::Settled(Settled::Done);
+
+/// Effects and a follow-up that would change the dataset, were they applied.
+fn ambitious() -> Request {
+    Request::default()
+        .effect("SET x-service:new 1")
+        .follow_up("{}", 1)
+}
+
+#[tokio::test]
+async fn a_commit_applies_publishes_clears_and_acknowledges() {
+    let mut b = Bench::pending(2).await;
+    b.run(&format!("HSET {ATTEMPTS} 1-0 [1] 1-0:starts 1 2-0 [2]"));
+    let request = Request::default()
+        .effect("SET x-service:a 1")
+        .follow_up("{\"n\":1}", 3)
+        .follow_up("{\"n\":2}", 3);
+    assert_eq!(b.commit(1, request).await, DONE);
+    assert_eq!(b.show("x-service:a"), "1");
+    assert_eq!(
+        b.entries("inbox"),
+        ["event={\"n\":1} hops=3", "event={\"n\":2} hops=3"]
+    );
+    assert_eq!((b.held_by(1), b.show(ATTEMPTS)), (None, "2-0=[2]".into()));
+    assert_eq!(b.ids(STREAM), ["1-0", "2-0"]);
+
+    b.me.delete_settled = true;
+    assert_eq!(b.commit(2, Request::default()).await, DONE);
+    assert_eq!(b.ids(STREAM), ["1-0"], "a redrive stream keeps no history");
+}
+
+#[tokio::test]
+async fn a_commit_of_the_untroubled_leaves_attempts_alone() {
+    let mut b = Bench::pending(1).await;
+    b.run(&format!("HSET {ATTEMPTS} 1-0 [1]"));
+    let (keys, request) = ambitious().encode();
+    let me = &b.me;
+    me.commit(&mut b.redis, fence(1, 1), false, "inbox", &keys, &request)
+        .await
+        .unwrap();
+    assert_eq!(b.show(ATTEMPTS), "1-0=[1]");
+}
+
+#[tokio::test]
+async fn a_second_commit_finds_the_delivery_gone() {
+    let mut b = Bench::pending(1).await;
+    let add = || {
+        Request::default()
+            .effect("INCRBY x-service:sum 1")
+            .follow_up("{}", 1)
+    };
+    assert_eq!(b.commit(1, add()).await, DONE);
+    assert_eq!(b.refused(add()).await, Committed::Settled(Settled::Gone));
+    assert_eq!(b.show("x-service:sum"), "1");
+}
+
+fn prepare(b: &Bench) {
+    b.run("SET x-service:s v");
+    b.run("HSET x-service:h f v");
+    b.run("XADD es:Stock:1 1-0 type A");
+    b.run("XADD es:Stock:1 2-0 type B");
+}
+
+#[tokio::test]
+async fn conditions_that_hold_let_the_commit_through() {
+    let conditions: [fn(Request) -> Request; 7] = [
+        |r| r.require("x-service:s", Some("v")),
+        |r| r.require("x-service:none", None),
+        |r| r.require_field("x-service:h", "f", Some("v")),
+        |r| r.require_field("x-service:h", "g", None),
+        |r| r.require_field("x-service:none", "g", None),
+        |r| r.version("es:Stock:1", 2),
+        |r| r.version("es:Stock:9", 0),
+    ];
+    let mut b = Bench::pending(conditions.len() as u64).await;
+    prepare(&b);
+    for (id, condition) in (1..).zip(conditions) {
+        assert_eq!(
+            b.commit(id, condition(ambitious())).await,
+            DONE,
+            "condition {id}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_condition_that_fails_is_a_conflict_and_changes_no_byte() {
+    let conditions: [fn(Request) -> Request; 10] = [
+        |r| r.require("x-service:s", Some("w")),
+        |r| r.require("x-service:s", None),
+        |r| r.require("x-service:none", Some("v")),
+        |r| r.require("x-service:none", Some("")),
+        |r| r.require_field("x-service:h", "f", Some("w")),
+        |r| r.require_field("x-service:h", "f", None),
+        |r| r.require_field("x-service:h", "g", Some("")),
+        |r| r.version("es:Stock:1", 1),
+        |r| r.version("es:Stock:1", 0),
+        |r| r.version("es:Stock:9", 1),
+    ];
+    let mut b = Bench::pending(1).await;
+    prepare(&b);
+    for (n, condition) in conditions.into_iter().enumerate() {
+        assert_eq!(
+            b.refused(condition(ambitious())).await,
+            Committed::Conflict,
+            "{n}"
+        );
+    }
+    // The last of several decides as much as the first.
+    let mixed = ambitious()
+        .require("x-service:s", Some("v"))
+        .version("es:Stock:1", 7);
+    assert_eq!(b.refused(mixed).await, Committed::Conflict);
+}
+
+#[tokio::test]
+async fn a_condition_on_a_key_of_another_type_is_invalid() {
+    let mut b = Bench::pending(1).await;
+    prepare(&b);
+    let conditions: [fn(Request) -> Request; 3] = [
+        |r| r.require("x-service:h", Some("v")),
+        |r| r.require_field("x-service:s", "f", None),
+        |r| r.version("x-service:s", 0),
+    ];
+    for condition in conditions {
+        let refused = b.refused(condition(ambitious())).await;
+        assert!(
+            matches!(&refused, Committed::Invalid(why) if why.contains("expected a")),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_entity_continues_at_the_version_it_was_read_at() {
+    let mut b = Bench::pending(1).await;
+    prepare(&b);
+    let append = Request::default()
+        .version("es:Stock:1", 2)
+        .effect("XADD es:Stock:1 3-0 type C")
+        .effect("XADD es:Stock:1 4-0 type D");
+    assert_eq!(b.commit(1, append).await, DONE);
+    assert_eq!(b.ids("es:Stock:1"), ["1-0", "2-0", "3-0", "4-0"]);
+}
+
+#[tokio::test]
+async fn an_entity_whose_newest_events_were_deleted_is_refused_before_anything_is_written() {
+    let mut b = Bench::pending(1).await;
+    prepare(&b);
+    b.run("XDEL es:Stock:1 2-0");
+    let append = ambitious()
+        .version("es:Stock:1", 1)
+        .effect("XADD es:Stock:1 2-0 type C");
+    let refused = b.refused(append).await;
+    assert!(
+        matches!(&refused, Committed::Invalid(why) if why.contains("deleted")),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_key_of_ours_with_the_wrong_type_stops_the_commit() {
+    for key in [ATTEMPTS, "inbox"] {
+        let mut b = Bench::pending(1).await;
+        b.run(&format!("SET {key} wrong"));
+        let before = b.snapshot();
+        let (keys, request) = ambitious().encode();
+        let (me, redis) = (&b.me, &mut b.redis);
+        let error = me
+            .commit(redis, fence(1, 1), true, "inbox", &keys, &request)
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), Some("WRONGTYPE"), "{error}");
+        assert_eq!(b.snapshot(), before);
+    }
+}

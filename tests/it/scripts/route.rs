@@ -1,0 +1,283 @@
+//! route: each entry of the inbox ends in one place, and leaves the inbox in the same step.
+
+use streamfleet::store::{RouteBatch, RouteCounts, Routed, route};
+
+use super::*;
+
+const SEEN: [&str; 3] = ["seen:7", "seen:6", "seen:5"];
+const TARGETS: [&str; 2] = ["order-events", "user-events"];
+
+impl Bench {
+    /// An inbox whose entries 1-0 to n-0 are delivered to us.
+    async fn inbox(n: u64) -> Self {
+        let mut bench = Self::empty().await;
+        bench.me.stream = "inbox".into();
+        bench.me.attempts = "attempts:inbox:router".into();
+        bench.me.stats = "stats:router".into();
+        bench.me.group = "router".into();
+        bench.run("XGROUP CREATE inbox router 0 MKSTREAM");
+        (1..=n).for_each(|id| bench.run(&format!("XADD inbox {id}-0 event {{}}")));
+        bench.run(&format!(
+            "XREADGROUP GROUP router {ME} COUNT {n} STREAMS inbox >"
+        ));
+        bench
+    }
+
+    async fn try_route(&mut self, entries: &[(Fence, Routed)]) -> redis::RedisResult<RouteCounts> {
+        let (seen, targets) = (SEEN.map(String::from), TARGETS.map(String::from));
+        let batch = RouteBatch {
+            inbox: &self.me,
+            dead: "dead:router",
+            seen: &seen,
+            seen_ttl_ms: 60_000,
+            targets: &targets,
+            now: "2026-01-01T00:00:00Z",
+            entries,
+        };
+        route(&mut self.redis, &batch).await
+    }
+
+    async fn route(&mut self, entries: &[(Fence, Routed)]) -> RouteCounts {
+        self.try_route(entries).await.unwrap()
+    }
+
+    fn owed(&self) -> u64 {
+        let (pending, ..): (u64, redis::Value, redis::Value, redis::Value) =
+            self.cli("XPENDING inbox router");
+        pending
+    }
+}
+
+/// Event `event_id` with some content, to the first target.
+fn append(event_id: &str, content: &str) -> Routed {
+    Routed::Append {
+        event_id: event_id.into(),
+        content: content.into(),
+        target: 0,
+        event_type: "Order.Created".into(),
+        to: "x-service,y-service".into(),
+        hops: 0,
+        event: b"{}".to_vec(),
+    }
+}
+
+fn follow_up(event_id: &str, to_target: usize) -> Routed {
+    match append(event_id, "c") {
+        Routed::Append {
+            event_id,
+            content,
+            event_type,
+            to,
+            event,
+            ..
+        } => Routed::Append {
+            event_id,
+            content,
+            target: to_target,
+            event_type,
+            to,
+            hops: 2,
+            event,
+        },
+        dead => dead,
+    }
+}
+
+fn refusal() -> Routed {
+    Routed::Dead(fields(&[("reason", "unknown_type"), ("event", "?")]))
+}
+
+fn counts(routed: u64, duplicates: u64, conflicts: u64, refused: u64, fenced: u64) -> RouteCounts {
+    RouteCounts {
+        routed,
+        duplicates,
+        conflicts,
+        refused,
+        fenced,
+    }
+}
+
+#[tokio::test]
+async fn events_are_routed_with_their_fields_and_leave_the_inbox() {
+    let mut b = Bench::inbox(2).await;
+    let batch = [
+        (fence(1, 1), append("e1", "c1")),
+        (fence(2, 1), follow_up("e2", 1)),
+    ];
+    assert_eq!(b.route(&batch).await, counts(2, 0, 0, 0, 0));
+    assert_eq!(
+        b.entries("order-events"),
+        ["id=e1 type=Order.Created to=x-service,y-service event={}"]
+    );
+    assert_eq!(
+        b.entries("user-events"),
+        ["id=e2 type=Order.Created to=x-service,y-service event={} hops=2"]
+    );
+    assert_eq!((b.ids("inbox").len(), b.owed()), (0, 0));
+    assert_eq!(b.show("seen:7"), "e1=c1, e2=c");
+    assert_eq!(b.show("stats:router"), "routed=2");
+}
+
+#[tokio::test]
+async fn a_bucket_lives_from_its_first_event_on() {
+    let mut b = Bench::inbox(2).await;
+    b.route(&[(fence(1, 1), append("e1", "c"))]).await;
+    assert!((50_000..=60_000).contains(&b.cli::<i64>("PTTL seen:7")));
+    b.run("PEXPIRE seen:7 20000");
+    b.route(&[(fence(2, 1), append("e2", "c"))]).await;
+    assert!(
+        b.cli::<i64>("PTTL seen:7") <= 20_000,
+        "its life is not prolonged"
+    );
+}
+
+#[tokio::test]
+async fn a_duplicate_is_dropped_and_counted_whichever_bucket_remembers_it() {
+    for bucket in SEEN {
+        let mut b = Bench::inbox(1).await;
+        b.run(&format!("HSET {bucket} e1 c1"));
+        let before = b.show(bucket);
+        assert_eq!(
+            b.route(&[(fence(1, 1), append("e1", "c1"))]).await,
+            counts(0, 1, 0, 0, 0)
+        );
+        assert_eq!(
+            (b.ids("inbox").len(), b.ids("order-events").len(), b.owed()),
+            (0, 0, 0)
+        );
+        assert_eq!(
+            (b.show(bucket), b.show("stats:router")),
+            (before, "duplicates=1".into())
+        );
+    }
+}
+
+#[tokio::test]
+async fn duplicates_and_conflicts_within_one_batch_are_found() {
+    let mut b = Bench::inbox(3).await;
+    let batch = [append("e1", "c1"), append("e1", "c1"), append("e1", "c2")];
+    let batch: Vec<_> = (1..).map(|id| fence(id, 1)).zip(batch).collect();
+    assert_eq!(b.route(&batch).await, counts(1, 1, 1, 0, 0));
+    assert_eq!(
+        (b.ids("order-events").len(), b.ids("dead:router").len()),
+        (1, 1)
+    );
+    assert_eq!(b.show("seen:7"), "e1=c1");
+    assert_eq!(b.show("stats:router"), "duplicates=1, refused=1, routed=1");
+}
+
+#[tokio::test]
+async fn another_event_under_a_known_id_becomes_a_dead_letter_with_its_reason() {
+    let mut b = Bench::inbox(1).await;
+    b.run("HSET seen:6 e1 c1");
+    assert_eq!(
+        b.route(&[(fence(1, 1), append("e1", "c2"))]).await,
+        counts(0, 0, 1, 0, 0)
+    );
+    let letter = &b.entries("dead:router")[0];
+    for part in [
+        "id=e1",
+        "event={}",
+        "stream=inbox entry=1-0",
+        "reason=event_id_conflict",
+        "died=2026-01-01T00:00:00Z",
+    ] {
+        assert!(letter.contains(part), "{part} in {letter}");
+    }
+    assert_eq!(
+        (b.show("seen:7"), b.show("seen:6"), b.owed()),
+        (String::new(), "e1=c1".into(), 0)
+    );
+}
+
+#[tokio::test]
+async fn a_refused_entry_becomes_a_letter_and_is_not_marked_as_seen() {
+    let mut b = Bench::inbox(2).await;
+    let batch = [(fence(1, 1), refusal()), (fence(2, 1), append("e2", "c"))];
+    assert_eq!(b.route(&batch).await, counts(1, 0, 0, 1, 0));
+    assert_eq!(b.entries("dead:router"), ["reason=unknown_type event=?"]);
+    assert_eq!(
+        (b.show("seen:7"), b.ids("inbox").len(), b.owed()),
+        ("e2=c".into(), 0, 0)
+    );
+    assert_eq!(b.show("stats:router"), "refused=1, routed=1");
+}
+
+#[tokio::test]
+async fn what_another_router_has_is_left_alone() {
+    let mut b = Bench::inbox(4).await;
+    b.run(&format!("XCLAIM inbox router {OTHER} 0 1-0 JUSTID"));
+    b.run("XCLAIM inbox router retry 0 2-0 JUSTID");
+    b.run("XACK inbox router 4-0");
+    let batch: Vec<_> = [(1, 1), (2, 1), (3, 2), (4, 1)]
+        .map(|(id, count)| (fence(id, count), append(&format!("e{id}"), "c")))
+        .into();
+    let before = b.snapshot();
+    assert_eq!(b.route(&batch).await, counts(0, 0, 0, 0, 4));
+    assert_eq!(b.snapshot(), before);
+    let batch = [batch[0].clone(), (fence(3, 1), append("e3", "c"))];
+    assert_eq!(b.route(&batch).await, counts(1, 0, 0, 0, 1));
+    assert_eq!(
+        (b.ids("inbox"), b.show("seen:7")),
+        (
+            vec!["1-0".into(), "2-0".into(), "4-0".into()],
+            "e3=c".into()
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_batch_that_is_sent_again_changes_nothing() {
+    let mut b = Bench::inbox(2).await;
+    let batch = [(fence(1, 1), append("e1", "c")), (fence(2, 1), refusal())];
+    b.route(&batch).await;
+    let before = b.snapshot();
+    assert_eq!(b.route(&batch).await, counts(0, 0, 0, 0, 2));
+    assert_eq!(b.snapshot(), before);
+}
+
+#[tokio::test]
+async fn the_record_of_a_reclaimed_entry_goes_with_it() {
+    let mut b = Bench::inbox(1).await;
+    b.run("XCLAIM inbox router dead.33333333 0 1-0 IDLE 60000 JUSTID");
+    b.run("HSET attempts:inbox:router 1-0:starts 0");
+    let (claimed, _) = b.me.reclaim(&mut b.redis, LEASE, 9).await.unwrap();
+    b.route(&[(claimed[0].fence, append("e1", "c"))]).await;
+    assert_eq!(b.show("attempts:inbox:router"), "");
+}
+
+#[tokio::test]
+async fn a_key_of_the_wrong_type_stops_the_batch_before_anything_is_written() {
+    for key in [
+        "user-events",
+        "dead:router",
+        "seen:7",
+        "seen:5",
+        "stats:router",
+        "attempts:inbox:router",
+    ] {
+        let mut b = Bench::inbox(2).await;
+        b.run(&format!("SET {key} wrong"));
+        let before = b.snapshot();
+        let batch = [
+            (fence(1, 1), append("e1", "c")),
+            (fence(2, 1), follow_up("e2", 1)),
+        ];
+        let error = b.try_route(&batch).await.unwrap_err();
+        assert_eq!(error.code(), Some("WRONGTYPE"), "{error}");
+        assert_eq!(b.snapshot(), before, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_letter_with_too_many_fields_stops_the_batch_before_anything_is_written() {
+    let mut b = Bench::inbox(2).await;
+    let large = Fields(vec![(b"n".to_vec(), b"v".to_vec()); 4_500]);
+    let batch = [
+        (fence(1, 1), append("e1", "c")),
+        (fence(2, 1), Routed::Dead(large)),
+    ];
+    let before = b.snapshot();
+    assert!(b.try_route(&batch).await.is_err());
+    assert_eq!(b.snapshot(), before);
+}
