@@ -10,6 +10,7 @@
 mod support;
 
 mod crashes;
+mod operator;
 mod outages;
 mod retries;
 mod routing;

@@ -1,6 +1,7 @@
 //! What the tests share: a Redis of one's own, a fleet around it, and a worker whose handler
 //! does what each event tells it to.
 
+pub mod cli;
 pub mod fleet;
 pub mod probe;
 pub mod proxy;

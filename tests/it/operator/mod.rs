@@ -1,0 +1,9 @@
+//! The operator's commands, through the real binary: a module per command.
+
+mod check;
+mod dead;
+mod group;
+mod outside;
+mod publish;
+mod redrive;
+mod status;
