@@ -10,9 +10,12 @@
 mod support;
 
 mod crashes;
+mod dev;
 mod operator;
 mod outages;
 mod retries;
 mod routing;
 mod scripts;
+mod shop;
+mod shop_pure;
 mod trimming;

@@ -32,6 +32,8 @@ from zoneinfo import ZoneInfo
 NAMESPACE = uuid.UUID("6f1d0c1e-4b7a-5d53-9a52-7f0a5e0cb9d1")
 LONDON = ZoneInfo("Europe/London")
 GUEST = 0
+# What the importer receives of each article unless told otherwise.
+STOCK = 1_000_000
 
 
 def number_of(text):
@@ -203,19 +205,23 @@ class Shop:
         }
 
 
+def compute(path, stock):
+    """What must hold after importing a file."""
+    invoices = {}
+    for line in read(path):
+        invoices.setdefault(line["invoice"], []).append(line)
+    shop = Shop(stock)
+    for lines in invoices.values():
+        shop.invoice(lines)
+    return shop.result()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file")
-    parser.add_argument("--stock", type=int, default=1_000_000, help="units first received per SKU")
+    parser.add_argument("--stock", type=int, default=STOCK, help="units first received per SKU")
     args = parser.parse_args()
-
-    invoices = {}
-    for line in read(args.file):
-        invoices.setdefault(line["invoice"], []).append(line)
-    shop = Shop(args.stock)
-    for lines in invoices.values():
-        shop.invoice(lines)
-    json.dump(shop.result(), sys.stdout, indent=1, sort_keys=True)
+    json.dump(compute(args.file, args.stock), sys.stdout, indent=1, sort_keys=True)
     print()
 
 

@@ -170,6 +170,12 @@ fn a_group_is_retired_only_when_nobody_needs_it() {
     eventually("it is routed to the other", || {
         (fleet.cli::<u64>("XLEN test-events") == 3).then_some(())
     });
+    // The router says which generation it runs with its next sign of life.
+    eventually("the router has said so", || {
+        let generations = ["worker:router:r", "fleet"]
+            .map(|key| fleet.cli::<u64>(&format!("HGET {key} generation")));
+        (generations == [2, 2]).then_some(())
+    });
     refused(
         &["test-events"],
         "has not settled 2 of its entries on test-events",

@@ -52,7 +52,7 @@ fn the_numbers_are_those_of_redis() {
     let door = &status["router"];
     for (field, number) in [
         ("inbox", 1),
-        ("routed", 8),
+        ("routed", 9),
         ("refused", 2),
         ("duplicates", 1),
         ("dead", 2),
@@ -62,7 +62,7 @@ fn the_numbers_are_those_of_redis() {
     assert!(door["oldest_ms"].as_u64().unwrap() < 60_000);
     assert_eq!(
         found(&status["streams"], "name", "test-events")["length"],
-        6
+        7
     );
     let of = |stream: &str, subscriber: &str| {
         let groups = status["groups"].as_array().unwrap().iter();
@@ -104,7 +104,7 @@ fn the_numbers_are_those_of_redis() {
     );
     assert!(row("probe-service").ends_with("1 0 p q"), "{text}");
     assert!(
-        text.contains("working; routed 8, refused 2, duplicates 1; configuration 1;"),
+        text.contains("working; routed 9, refused 2, duplicates 1; configuration 1;"),
         "{text}"
     );
 }

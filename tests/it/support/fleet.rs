@@ -135,7 +135,7 @@ impl Fleet {
     }
 
     /// Starts a process and waits until it says that it runs.
-    fn launch(&self, mut command: Command, name: &str, started: &str) -> Process {
+    pub fn launch(&self, mut command: Command, name: &str, started: &str) -> Process {
         let log = self
             .dir
             .path()

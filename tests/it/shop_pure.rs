@@ -1,31 +1,28 @@
 //! The pure parts of the shop: what its services decide, and how a retail file becomes events.
-//! (The shop at work, on Redis, is tested with the rest of the fleet.)
+//! (The shop at work, on Redis, is tested in `shop`.)
 
-// A panic is the report, in the helpers of the tests too.
-#![allow(clippy::unwrap_used)]
-
-#[path = "../examples/import_retail/data.rs"]
+#[path = "../../examples/import_retail/data.rs"]
 mod data;
-#[path = "../workers/inventory/decide.rs"]
+#[path = "../../workers/inventory/decide.rs"]
 mod decide;
-#[path = "../examples/import_retail/events.rs"]
-mod events;
-#[path = "../workers/notification/mail.rs"]
+#[path = "../../examples/import_retail/events.rs"]
+pub mod events;
+#[path = "../../workers/notification/mail.rs"]
 mod mail;
-#[path = "../workers/analytics/measure.rs"]
+#[path = "../../workers/analytics/measure.rs"]
 mod measure;
-#[path = "../workers/notification/outbox.rs"]
+#[path = "../../workers/notification/outbox.rs"]
 mod outbox;
-#[path = "../examples/import_retail/rows.rs"]
-mod rows;
+#[path = "../../examples/import_retail/rows.rs"]
+pub mod rows;
 
 use std::collections::{BTreeMap, HashSet};
 
 use serde_json::Value;
 
-const SMALL: &[u8] = include_bytes!("retail/small.csv");
+pub const SMALL: &[u8] = include_bytes!("../retail/small.csv");
 /// `expected.py --stock 15 small.csv`
-const EXPECTED: &str = include_str!("retail/small.stock15.json");
+const EXPECTED: &str = include_str!("../retail/small.stock15.json");
 
 fn imported() -> Vec<events::Published> {
     events::events(&rows::read(SMALL).unwrap(), 15).unwrap()

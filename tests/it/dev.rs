@@ -1,0 +1,204 @@
+//! `streamfleet dev`: everything at once, and nothing left behind.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::support::cli::{run, streamfleet};
+use crate::support::eventually;
+use crate::support::fleet::Process;
+
+const ROUTING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/routing.yaml");
+const SUBSCRIBERS: [&str; 3] = [
+    "inventory-service",
+    "notification-service",
+    "analytics-service",
+];
+
+/// Starts it on a folder, and waits until it says that everything is started.
+fn dev(folder: &Path, more: &[&str]) -> Process {
+    // `dev` starts what lies beside it.
+    assert!(Path::new(env!("CARGO_BIN_EXE_analytics-worker")).is_file());
+    let mut command = streamfleet(&["dev", "--config", ROUTING]);
+    command.arg("--dir").arg(folder.join("data")).args(more);
+    command.env("STREAMFLEET_OUTBOX", folder.join("outbox"));
+    let log = folder.join("dev.log");
+    let file = File::create(&log).unwrap();
+    command.stdin(Stdio::null());
+    command.stdout(file.try_clone().unwrap()).stderr(file);
+    let process = Process {
+        child: command.spawn().unwrap(),
+        log,
+    };
+    process.wait_for_log("started: Redis, the router and 3 workers");
+    process
+}
+
+/// The processes that a process has started.
+fn children(of: u32) -> Vec<u32> {
+    let tasks = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
+    tasks
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+/// Whether a process runs; one that ended and was not waited for does not.
+fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+fn status(url: &str) -> Value {
+    let ask = [
+        "status",
+        "--output",
+        "json",
+        "--config",
+        ROUTING,
+        "--redis-url",
+        url,
+    ];
+    run(streamfleet(&ask), b"").json()
+}
+
+fn all_are_alive(url: &str) {
+    eventually("the router and every worker are alive", || {
+        let status = status(url);
+        let router = &status["router"]["workers"];
+        let subscribers = status["subscribers"].as_array().unwrap();
+        let alive = subscribers
+            .iter()
+            .filter(|s| s["workers"] == serde_json::json!(["dev-1"]));
+        (router[0] == "dev-1" && alive.count() == SUBSCRIBERS.len()).then_some(())
+    });
+}
+
+#[test]
+fn everything_starts_works_and_stops_with_ctrl_c() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dev = dev(folder.path(), &[]);
+    let url = format!("unix://{}", folder.path().join("data/redis.sock").display());
+    assert!(
+        dev.log_text()
+            .contains(&format!("export STREAMFLEET_REDIS_URL={url}"))
+    );
+    all_are_alive(&url);
+    let started = children(dev.child.id());
+    assert_eq!(started.len(), 5, "Redis, the router and three workers");
+
+    let data = r#"{"user_id":1,"username":"Ann","email":"ann@example.org","created_at":"2026-01-05T10:00:00Z","user_type":"customer"}"#;
+    let publish = [
+        "publish",
+        "User.Created",
+        "--data",
+        data,
+        "--config",
+        ROUTING,
+        "--redis-url",
+        &url,
+    ];
+    run(streamfleet(&publish), b"").ok();
+    eventually("the welcome is written", || {
+        let mut mails = std::fs::read_dir(folder.path().join("outbox")).ok()?;
+        mails.find(|mail| {
+            mail.as_ref()
+                .unwrap()
+                .path()
+                .extension()
+                .is_some_and(|e| e == "eml")
+        })
+    });
+
+    let mut second = streamfleet(&["dev", "--config", ROUTING, "--dir"]);
+    second.arg(folder.path().join("data"));
+    let said = run(second, b"").failed(1);
+    assert!(said.contains("another `streamfleet dev` runs in"), "{said}");
+    assert_eq!(children(dev.child.id()), started, "the first goes on");
+
+    dev.signal("INT");
+    assert_eq!(dev.exit_code(), Some(0));
+    let left: Vec<_> = started.into_iter().filter(|pid| runs(*pid)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let log = dev.log_text();
+    assert_eq!(
+        log.matches("worker stopped").count(),
+        3,
+        "each said goodbye"
+    );
+    assert!(!log.contains("did not stop in time"), "{log}");
+
+    // The data is there at the next start.
+    let dev = self::dev(folder.path(), &[]);
+    assert_eq!(status(&url)["router"]["routed"], 1);
+    drop(dev);
+}
+
+#[test]
+fn nothing_survives_it_even_when_it_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dev = dev(folder.path(), &["--port", "0"]);
+    let log = dev.log_text();
+    let url = log.split("STREAMFLEET_REDIS_URL=").nth(1).unwrap();
+    let url = url.lines().next().unwrap();
+    assert!(
+        url.starts_with("redis://127.0.0.1:") && !url.ends_with(":6379"),
+        "{url}"
+    );
+    all_are_alive(url);
+    let started = children(dev.child.id());
+    assert_eq!(started.len(), 5);
+    dev.child.kill().unwrap();
+    dev.child.wait().unwrap();
+    eventually("all have ended", || {
+        started.iter().all(|pid| !runs(*pid)).then_some(())
+    });
+}
+
+#[test]
+fn what_it_will_not_do_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+    let start = ["dev", "--config", ROUTING, "--dir", &data];
+    let said = run(
+        streamfleet(&[&start[..], &["--port", "6379"]].concat()),
+        b"",
+    )
+    .failed(2);
+    assert!(said.contains("a Redis that matters"), "{said}");
+
+    let mut without_redis = streamfleet(&start);
+    without_redis.env("PATH", folder.path());
+    let said = run(without_redis, b"").failed(1);
+    assert!(
+        said.contains("Install it: apt-get install redis-server"),
+        "{said}"
+    );
+
+    let routing = std::fs::read_to_string(ROUTING).unwrap();
+    let other = folder.path().join("routing.yaml");
+    let routing = routing.replace(
+        "subscribers:\n",
+        "subscribers:\n  notification-service: { worker: missing-worker }\n",
+    );
+    std::fs::write(&other, routing).unwrap();
+    std::os::unix::fs::symlink(
+        Path::new(ROUTING).with_file_name("schemas"),
+        folder.path().join("schemas"),
+    )
+    .unwrap();
+    let other = other.display().to_string();
+    let said = run(
+        streamfleet(&["dev", "--config", &other, "--dir", &data]),
+        b"",
+    )
+    .failed(1);
+    assert!(
+        said.contains("missing-worker") && said.contains("cargo build"),
+        "{said}"
+    );
+}
