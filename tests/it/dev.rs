@@ -1,7 +1,7 @@
 //! `streamfleet dev`: everything at once, and nothing left behind.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -104,14 +104,12 @@ fn everything_starts_works_and_stops_with_ctrl_c() {
     ];
     run(streamfleet(&publish), b"").ok();
     eventually("the welcome is written", || {
-        let mut mails = std::fs::read_dir(folder.path().join("outbox")).ok()?;
-        mails.find(|mail| {
-            mail.as_ref()
-                .unwrap()
-                .path()
-                .extension()
-                .is_some_and(|e| e == "eml")
-        })
+        let mails = std::fs::read_dir(folder.path().join("outbox")).ok()?;
+        let whole = |path: PathBuf| path.extension().is_some_and(|e| e == "eml");
+        mails
+            .map(|mail| mail.unwrap().path())
+            .any(whole)
+            .then_some(())
     });
 
     let mut second = streamfleet(&["dev", "--config", ROUTING, "--dir"]);
