@@ -352,7 +352,9 @@ async fn act(args: MoveArgs, action: Action) -> Result<Exit, CommandError> {
 }
 
 fn pace(rate: NonZeroU32) -> Interval {
-    let mut pace = interval(Duration::from_secs(1) / rate.get());
+    // Of more than a thousand million per second, the share of each is nothing at all.
+    let period = (Duration::from_secs(1) / rate.get()).max(Duration::from_nanos(1));
+    let mut pace = interval(period);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pace
 }

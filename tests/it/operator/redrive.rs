@@ -180,6 +180,8 @@ fn letters_are_redriven_in_portions_and_at_a_pace() {
         start.elapsed()
     );
     assert_eq!((waiting(), fleet.dead("probe-service").len()), (5, 0));
+    let fastest = ["dead", "redrive", "--all", "--rate", "4294967295"];
+    assert_eq!(fleet.ask(&fastest).ok(), "redriven 0 letters\n");
 }
 
 #[test]
