@@ -55,9 +55,9 @@ pub(super) struct Args {
     /// When it happened, RFC 3339; now if absent.
     #[arg(long, value_name = "TIME", requires = "event_type")]
     timestamp: Option<Timestamp>,
-    /// The major version of its schema.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    schema_version: u32,
+    /// The major version of its schema. [default: 1]
+    #[arg(long, value_name = "N", requires = "event_type", value_parser = clap::value_parser!(u32).range(1..))]
+    schema_version: Option<u32>,
     /// A file with one event per line; `-` is standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "event_type")]
     file: Option<PathBuf>,
@@ -119,6 +119,13 @@ impl Args {
     fn source(&self) -> Source {
         let usage =
             |kind, message: &str| -> ! { clap::Error::raw(kind, format!("{message}\n")).exit() };
+        // The parser does not ask for an event type once there is a --file, which excludes one.
+        if self.event_type.as_deref().is_none_or(|name| name == "-") && self.describes_one() {
+            usage(
+                ErrorKind::ArgumentConflict,
+                "lines are whole events: data, key, IDs, time and version of each are in its line",
+            );
+        }
         match (self.event_type.as_deref(), &self.file) {
             (Some("-"), _) => Source::Stdin,
             (None, Some(path)) if path.as_os_str() == "-" => Source::Stdin,
@@ -140,6 +147,16 @@ impl Args {
                 ),
             },
         }
+    }
+
+    /// Whether there is an argument that only a single event has a use for.
+    fn describes_one(&self) -> bool {
+        self.data.is_some()
+            || self.key.is_some()
+            || self.correlation_id.is_some()
+            || self.event_id.is_some()
+            || self.timestamp.is_some()
+            || self.schema_version.is_some()
     }
 
     async fn one(
@@ -164,7 +181,7 @@ impl Args {
         };
         let event = format!(
             r#"{{"event_id":"{id}","event_type":"{event_type}","version":"{}","timestamp":"{time}","correlation_id":"{flow}",{key}"data":{}}}"#,
-            self.schema_version,
+            self.schema_version.unwrap_or(1),
             data.get(),
         );
         if let Err(rejection) = door.admit(event.as_bytes()) {

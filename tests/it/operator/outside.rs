@@ -2,8 +2,9 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::Fleet;
 use crate::support::cli::{run, streamfleet};
+use crate::support::fleet::ROUTING;
+use crate::support::{Fleet, eventually};
 
 const COMMANDS: [&[&str]; 4] = [
     &["status"],
@@ -37,13 +38,16 @@ fn an_unreachable_redis_is_69_and_a_url_that_cannot_be_one_is_78() {
 #[test]
 fn wrong_usage_is_2() {
     let fleet = Fleet::new();
-    let cases: [&[&str]; 10] = [
+    let cases: [&[&str]; 13] = [
         &[],
         &["nonsense"],
         &["status", "--nonsense"],
         &["status", "--interval", "2s"],
         &["status", "--output", "yaml"],
         &["publish", "Test.Happened"],
+        &["publish", "-", "--data", "{}"],
+        &["publish", "-", "--schema-version", "2"],
+        &["publish", "--file", "-", "--data", "{}"],
         &["publish", "not a type", "--data", "{}"],
         &["dead", "list", "--since", "yesterday"],
         &["dead", "redrive", "not-an-id"],
@@ -96,6 +100,46 @@ fn colours_are_for_terminals_that_want_them() {
             "{plain:?}"
         );
     }
+}
+
+#[test]
+fn a_namespace_comes_before_every_key() {
+    let fleet = Fleet::new();
+    fleet.configure(&format!("namespace: shop\n{ROUTING}"));
+    let _processes = [fleet.router("r"), fleet.worker("probe-service", "p")];
+    for data in ["{}", r#"{"do": "reject"}"#] {
+        fleet
+            .ask(&["publish", "Test.Happened", "--data", data])
+            .ok();
+    }
+    let refused = ["publish", "Nobody.Knows", "--data", "{}", "--no-validate"];
+    fleet.ask(&refused).ok();
+    let dead = || {
+        fleet
+            .ask(&["dead", "list", "--output", "json"])
+            .json_lines()
+    };
+    eventually("both are dead", || (dead().len() == 2).then_some(()));
+    fleet.ask(&["dead", "redrive", "--all"]).ok();
+    eventually("both have died again", || {
+        let dead = dead();
+        (dead.len() == 2 && dead.iter().all(|letter| letter["redrives"] == 1)).then_some(())
+    });
+    let status = fleet.ask(&["status", "--output", "json"]).json();
+    assert_eq!(status["router"]["routed"], 2);
+    assert_eq!(fleet.cli::<u64>("HLEN shop:probe-service:handled"), 1);
+    let groups = fleet.ask(&["group", "list", "--output", "json"]).json();
+    let groups = groups.as_array().unwrap();
+    assert!(groups.iter().all(|g| g["condition"] == "ok"), "{groups:#?}");
+    // The probe itself notes its starts outside of it.
+    let ours = |key: &String| key != "probe-service:started";
+    let keys: Vec<String> = fleet.snapshot().into_iter().map(|(key, _)| key).collect();
+    assert!(
+        keys.iter()
+            .filter(|key| ours(key))
+            .all(|key| key.starts_with("shop:")),
+        "{keys:?}"
+    );
 }
 
 /// `streamfleet dead list | head -1`.
