@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -155,6 +155,35 @@ fn nothing_survives_it_even_when_it_is_killed() {
     eventually("all have ended", || {
         started.iter().all(|pid| !runs(*pid)).then_some(())
     });
+}
+
+/// A worker that ends leaves the others at work; without Redis there is nothing to do.
+#[test]
+fn what_ends_by_itself_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dev = dev(folder.path(), &[]);
+    let url = format!("unix://{}", folder.path().join("data/redis.sock").display());
+    all_are_alive(&url);
+    let started = children(dev.child.id());
+    let named = |name: &str| {
+        let is = |pid: &&u32| {
+            let path = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            path.file_name()
+                .is_some_and(|file| file.to_string_lossy().starts_with(name))
+        };
+        *started.iter().find(is).unwrap()
+    };
+    let kill = |pid: u32| {
+        let status = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        assert!(status.unwrap().success());
+    };
+    kill(named("analytics-worker"));
+    dev.wait_for_log("analytics-worker ended by itself");
+    assert!(runs(named("inventory-worker")) && runs(named("redis")));
+    kill(named("redis"));
+    dev.wait_for_log("Redis ended by itself");
+    assert_eq!(dev.exit_code(), Some(1));
+    assert!(started.iter().all(|pid| !runs(*pid)));
 }
 
 #[test]

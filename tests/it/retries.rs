@@ -245,7 +245,6 @@ fn a_loop_of_follow_ups_ends_at_the_hop_limit() {
     );
 }
 
-/// A dead letter goes back to the subscriber that failed, alone, with its history.
 #[test]
 fn an_undecodable_entry_is_set_aside_and_its_batch_goes_on() {
     let fleet = Fleet::new();
