@@ -55,7 +55,7 @@ fn a_restarted_worker_takes_over_at_once() {
     let _router = fleet.router("r");
     let worker = fleet.worker("probe-service", "w");
     let slow = event(json!({"do": "sleep", "ms": 300}));
-    fleet.publish(&[slow.clone()]);
+    fleet.publish(std::slice::from_ref(&slow));
     eventually("it is started", || {
         fleet.cli::<Option<u64>>(&format!("HGET probe-service:started {}", id(&slow)))
     });
@@ -97,7 +97,7 @@ fn a_frozen_worker_is_fenced() {
     });
     frozen.signal("CONT");
     let late = event(json!({}));
-    fleet.publish(&[late.clone()]);
+    fleet.publish(std::slice::from_ref(&late));
     eventually("work goes on", || {
         fleet.handled("probe-service").get(&id(&late)).copied()
     });
@@ -195,7 +195,7 @@ fn what_does_not_finish_in_time_is_released() {
     let _router = fleet.router("r");
     let mut worker = fleet.worker("probe-service", "w");
     let slow = event(json!({"do": "sleep", "ms": 1500}));
-    fleet.publish(&[slow.clone()]);
+    fleet.publish(std::slice::from_ref(&slow));
     eventually("it is started", || {
         fleet.cli::<Option<u64>>(&format!("HGET probe-service:started {}", id(&slow)))
     });

@@ -114,7 +114,7 @@ fn unavailable_charges_no_attempt() {
     let _router = fleet.router("r");
     let worker = fleet.worker("probe-service", "w");
     let unavailable = event(json!({"do": "unavailable once"}));
-    fleet.publish(&[unavailable.clone()]);
+    fleet.publish(std::slice::from_ref(&unavailable));
     worker.wait_for_log("told to be unavailable");
     eventually("it is handled", || {
         fleet
@@ -255,7 +255,7 @@ fn an_undecodable_entry_is_set_aside_and_its_batch_goes_on() {
     let _: String = fleet.cli("XADD test-events * foreign entry");
     let _worker = fleet.worker("probe-service", "w");
     let fine = event(json!({}));
-    fleet.publish(&[fine.clone()]);
+    fleet.publish(std::slice::from_ref(&fine));
     eventually("two dead letters", || {
         (fleet.dead("probe-service").len() == 2).then_some(())
     });

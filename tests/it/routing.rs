@@ -157,7 +157,7 @@ fn a_subscriber_is_added_without_a_restart() {
         fleet.worker("other-service", "o"),
     ];
     let before = typed("More.Happened", json!({}));
-    fleet.publish(&[before.clone()]);
+    fleet.publish(std::slice::from_ref(&before));
     eventually("the old route works", || {
         fleet.handled("other-service").get(&id(&before)).copied()
     });
@@ -169,7 +169,7 @@ fn a_subscriber_is_added_without_a_restart() {
     router.wait_for_log("the new routing.yaml is in force");
     workers[0].wait_for_log("the new routing.yaml is in force");
     let after = typed("More.Happened", json!({}));
-    fleet.publish(&[after.clone()]);
+    fleet.publish(std::slice::from_ref(&after));
     eventually("the new subscriber has it", || {
         fleet.handled("probe-service").get(&id(&after)).copied()
     });
@@ -226,7 +226,7 @@ fn a_bad_file_changes_nothing() {
     router.wait_for_log("REFUSED, the running configuration stays");
     assert!(router.log_text().contains("did you mean"));
     let fine = event(json!({}));
-    fleet.publish(&[fine.clone()]);
+    fleet.publish(std::slice::from_ref(&fine));
     eventually("it is handled all the same", || {
         fleet.handled("probe-service").get(&id(&fine)).copied()
     });
