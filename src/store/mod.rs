@@ -11,9 +11,11 @@ mod keys;
 mod link;
 mod scan;
 mod scripts;
+mod server;
 
 pub use codec::{Entry, EntryId, Fields, InvalidEntryId, StreamField, read_streams};
 pub use keys::Keys;
 pub use link::{Link, Redis, StoreError, is_dataset_gone, retry_until};
 pub use scan::scan;
 pub use scripts::*;
+pub use server::{Unfit, check_server};
