@@ -30,7 +30,7 @@ struct WorkerArgs {
     #[arg(long, value_parser = process_name)]
     name: Option<String>,
     /// How long started deliveries may go on after SIGTERM; the rest is given back.
-    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     drain: u64,
 }
 

@@ -1,5 +1,10 @@
 //! Whether a Redis server is one that the fleet may trust with its events.
 
+use std::time::Duration;
+
+use redis::RedisError;
+use redis::aio::MultiplexedConnection;
+
 use super::link::{Redis, StoreError};
 
 /// What makes a server unfit: its settings, not its state.
@@ -31,12 +36,28 @@ pub async fn check_server(redis: &Redis) -> Result<Result<(), Unfit>, StoreError
     Ok(judge(&info))
 }
 
+/// How long the server process has been running.
+///
+/// # Errors
+/// It cannot be reached.
+pub async fn uptime(connection: &mut MultiplexedConnection) -> Result<Duration, RedisError> {
+    let info: String = redis::cmd("INFO")
+        .arg("server")
+        .query_async(connection)
+        .await?;
+    let seconds = field(&info, "uptime_in_seconds").and_then(|text| text.parse().ok());
+    Ok(Duration::from_secs(seconds.unwrap_or(u64::MAX)))
+}
+
+/// A field of what INFO answers.
+pub fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
+}
+
 fn judge(info: &str) -> Result<(), Unfit> {
-    let field = |name: &str| {
-        info.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(str::trim)
-    };
+    let field = |name| field(info, name);
     // Valkey answers redis_version 7.2.4 for compatibility.
     let version = field("redis_version").unwrap_or("unknown");
     let major: u32 = version

@@ -63,6 +63,9 @@ pub(crate) async fn execute<H: Handler>(
         let failure = match core.run_handler(&delivery, &event, settings.timeout).await {
             Ran::Lost => return,
             Ran::Interrupted => return core.release(vec![delivery]).await,
+            Ran::Returned(Err(error), cx) if error.kind() == Failure::Retry && cx.gave_way() => {
+                return core.release(vec![delivery]).await;
+            }
             Ran::Failed(error) | Ran::Returned(Err(error), _) => error,
             Ran::Returned(Ok(()), cx) if cx.effects.is_empty() => {
                 core.throttle.available();
@@ -187,7 +190,7 @@ impl<H: Handler> Core<H> {
     }
 
     async fn commit(&self, delivery: &Delivery, effects: Effects) -> Option<Committed> {
-        let (keys, request) = effects.encode(delivery.hops() + 1);
+        let (keys, request) = effects.encode(delivery.hops().saturating_add(1));
         let inbox = self.env.keys.inbox();
         let holder = &delivery.holder;
         let answer = until_answered(&self.link, &self.stop.now, |mut c| {

@@ -81,6 +81,8 @@ for _ = 1, tonumber(take()) do
     known[key] = {fields = {}, typed = true, gone = true}
   elseif name == 'SET' then
     after.value = args[1]
+  elseif name == 'NEWER' then -- what it leaves depends on what is there: nothing to add to
+    for _, field in ipairs({'value', 'at', 'by'}) do after.fields[field] = '' end
   elseif name == 'HSET' or name == 'HDEL' then
     after.fields[args[1]] = name == 'HSET' and args[2] or '0'
   elseif name == 'INCRBY' or name == 'HINCRBY' then

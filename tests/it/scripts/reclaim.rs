@@ -8,10 +8,12 @@ const DEAD: &str = "dead.33333333";
 
 impl Bench {
     async fn reclaim(&mut self, limit: usize) -> (Vec<Claimed>, Vec<String>) {
-        self.me
+        let back = self
+            .me
             .reclaim(&mut self.redis, LEASE, limit)
             .await
-            .unwrap()
+            .unwrap();
+        (back.claimed, back.lost)
     }
 }
 
