@@ -265,3 +265,38 @@ fn a_stream_that_is_not_a_stream_holds_up_nothing_else() {
         "the event waits where it is owed"
     );
 }
+
+/// Another dedupe window forgets nothing that was marked under the one before.
+#[test]
+fn a_changed_dedupe_window_forgets_nothing() {
+    let fleet = Fleet::new();
+    let router = fleet.router("r");
+    let once = event(json!({}));
+    fleet.publish(std::slice::from_ref(&once));
+    eventually("it is routed", || {
+        (fleet.cli::<usize>("XLEN test-events") == 1).then_some(())
+    });
+    fleet.configure(&ROUTING.replace("version: 1", "version: 1\ndedupe_window: 1h"));
+    router.wait_for_log("the new routing.yaml is in force");
+    fleet.publish(&[once]);
+    eventually("it is dropped", || {
+        fleet.cli::<Option<u64>>("HGET stats:router duplicates")
+    });
+    assert_eq!(fleet.cli::<usize>("XLEN test-events"), 1);
+}
+
+/// Large events are read and routed a few at a time.
+#[test]
+fn large_events_are_routed_in_small_batches() {
+    let fleet = Fleet::new();
+    fleet.configure(&ROUTING.replace("version: 1", "version: 1\nlimits: { event_bytes: 8388608 }"));
+    let events: Vec<_> = (0..12)
+        .map(|_| event(json!({"do": "nothing", "text": "x".repeat(3_000_000)})))
+        .collect();
+    fleet.publish(&events);
+    let _router = fleet.router("r");
+    eventually("all are routed", || {
+        (fleet.cli::<usize>("XLEN test-events") == 12).then_some(())
+    });
+    assert!(fleet.dead("router").is_empty());
+}
