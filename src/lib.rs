@@ -29,19 +29,20 @@
 //! # The states of a delivery
 //!
 //! ```text
-//!                     XREADGROUP                    commit
-//!   undelivered ────────────────────► in flight ────────────────────► handled
-//!                                      ▲  │  │ │
-//!           due: XAUTOCLAIM            │  │  │ │  rejected, attempts used up, crashed
-//!         ┌────────────────────────────┤  │  │ └────────────────────────────► dead
-//!         │                            │  │  │                                 │
-//!       retry ◄── failed, unavailable ─┼──┘  │                         redrive │
-//!                                      │     │ stop: not started               ▼
-//!                     at once          │     ▼                     undelivered, on
-//!                    released ─────────┴◄─ released                redrive:<subscriber>
+//!                 XREADGROUP                 commit
+//!   undelivered ────────────────► in flight ──────────► handled
+//!                                 │ │  ▲  │
+//!             failed, unavailable │ │  │  │ rejected, attempts used up, crashed
+//!            ┌────────────────────┘ │  │  └─────────────────────────────────► dead
+//!            │      stopped, unstarted │                                       │
+//!            ▼                      ▼  │                               redrive │
+//!          retry                 released                                      ▼
+//!            │ when due             │  │                        undelivered, on
+//!            └──────────────────────┴──┘ at once            redrive:<subscriber>
+//!              claimed by any worker
 //!
-//!   in flight, and its worker is silent for a lease: claimed by another, marked as started;
-//!   the late settlement of the first is fenced and writes nothing.
+//!   In flight, and its worker gave no sign of life for a lease: claimed by any worker. What
+//!   the first one settles later is fenced and writes nothing.
 //! ```
 //!
 //! An entry is in a group's pending list exactly while it is owed to that subscriber, so

@@ -57,7 +57,7 @@ fn steps(document: &str) -> Vec<Step> {
                 }
             }
             "```log" => steps.push(Step::Log(block.map(str::to_owned).collect())),
-            _ if line.starts_with("```") && line.len() > 3 => drop(block.count()),
+            _ if line.starts_with("```") && line.len() > 3 => block.for_each(drop),
             _ => {}
         }
     }
