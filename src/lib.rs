@@ -34,7 +34,7 @@
 //!                                 │ │  ▲  │
 //!             failed, unavailable │ │  │  │ rejected, attempts used up, crashed
 //!            ┌────────────────────┘ │  │  └─────────────────────────────────► dead
-//!            │       process stopped │  │                                       │
+//!            │      process stopped │  │                                       │
 //!            ▼                      ▼  │                               redrive │
 //!          retry                 released                                      ▼
 //!            │ when due             │  │                        undelivered, on
