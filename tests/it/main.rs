@@ -11,6 +11,7 @@ mod support;
 
 mod crashes;
 mod outages;
+mod readme;
 mod retries;
 mod routing;
 mod scripts;
