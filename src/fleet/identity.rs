@@ -20,7 +20,7 @@ pub const HEARTBEAT: Duration = Duration::from_secs(4);
 /// Who a process is within its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The group: a subscriber, or [`ROUTER`].
+    /// The group: a subscriber, or [`ROUTER`](super::ROUTER).
     pub subscriber: String,
     /// Stable across restarts.
     pub name: String,

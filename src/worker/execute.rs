@@ -224,6 +224,7 @@ impl<H: Handler> Core<H> {
     ) -> Option<()> {
         let charged = failure.kind() != Failure::Unavailable;
         let error = failure.to_string();
+        let attempt = delivery.failures() + 1;
         if charged {
             delivery.log.record(&self.identity.consumer(), &error);
         }
@@ -234,8 +235,7 @@ impl<H: Handler> Core<H> {
             &settings.backoff,
         );
         tracing::warn!(event = %event.id(), event_type = event.event_type(), stream = &*delivery.stream,
-            entry = %delivery.fence.id, attempt = delivery.failures(), of = settings.max_attempts,
-            ?next, error, "a delivery failed");
+            entry = %delivery.fence.id, attempt, of = settings.max_attempts, charged, ?next, error, "a delivery failed");
         match next {
             Next::Retry(delay) => self.park(delivery, delay, settings).await,
             Next::Wait => {

@@ -125,7 +125,7 @@ fn unavailable_charges_no_attempt() {
     fleet.drained();
     assert!(fleet.dead("probe-service").is_empty());
     assert!(
-        worker.log_text().contains("\"attempt\":0"),
+        worker.log_text().contains("\"charged\":false"),
         "no failure was recorded"
     );
 }
