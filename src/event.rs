@@ -90,6 +90,17 @@ impl Envelope {
         if let Some(Err(e)) = timestamp.map(str::parse::<Timestamp>) {
             wrong("/timestamp", format!("is not an RFC 3339 date-time: {e}"));
         }
+        for pointer in ["/causation_id", "/key", "/source", "/traceparent"] {
+            match fields.get(&pointer[1..]) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(text))
+                    if pointer != "/causation_id" || Uuid::try_parse(text).is_ok() => {}
+                Some(_) if pointer == "/causation_id" => {
+                    wrong(pointer, "must be a UUID in a string".into())
+                }
+                Some(_) => wrong(pointer, "must be a string".into()),
+            }
+        }
         let event_type = event_type.and_then(|t| {
             EventType::parse(t)
                 .map_err(|e| wrong("/event_type", e.to_string()))
@@ -285,7 +296,7 @@ mod tests {
             ("Order.Created", 1)
         );
 
-        let bad = json!({"event_id": 7, "event_type": "nope", "version": "01",
+        let bad = json!({"key": 5, "causation_id": "x", "event_id": 7, "event_type": "nope", "version": "01",
             "timestamp": "yesterday", "data": []});
         let pointers: Vec<_> = Envelope::read(&bad)
             .unwrap_err()
@@ -299,6 +310,8 @@ mod tests {
             "/timestamp",
             "/correlation_id",
             "/data",
+            "/key",
+            "/causation_id",
         ] {
             assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
         }

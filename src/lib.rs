@@ -1,4 +1,122 @@
 //! streamfleet: a fleet of workers on Redis Streams.
+//!
+//! Each event goes to every service that subscribed to it in `routing.yaml`. What fails is
+//! retried, what keeps failing is set aside, and all of it can be seen with `redis-cli`. The
+//! README is the way in for users; this page is for whoever reads or changes the code.
+//!
+//! # The pipeline
+//!
+//! ```text
+//! producers                                       streamfleet publish, Publisher, XADD
+//!     │
+//!     ▼
+//!   inbox ◄────────────────────────────────┐      one field: `event`
+//!     │                                    │ redrive
+//!     ▼                                    │
+//!   router ──────── refused ─────► dead:router    schema, duplicates, who gets it (`to`)
+//!     │
+//!     ▼
+//!   order-events, user-events, …                  domain streams: one copy, kept as history
+//!     │ one consumer group per subscriber
+//!     ▼
+//!   worker ◄──► consumer `retry`                  parked until due, claimed by any worker
+//!     │    │
+//!     │    └─── given up ─────► dead:<subscriber> ──► redrive:<subscriber> ──► its worker
+//!     ▼
+//!   effects + follow-ups (to the inbox) + XACK    one script: all of it or nothing
+//! ```
+//!
+//! # The states of a delivery
+//!
+//! ```text
+//!                 XREADGROUP                 commit
+//!   undelivered ────────────────► in flight ──────────► handled
+//!                                 │ │  ▲  │
+//!             failed, unavailable │ │  │  │ rejected, attempts used up, crashed
+//!            ┌────────────────────┘ │  │  └─────────────────────────────────► dead
+//!            │      process stopped │  │                                       │
+//!            ▼                      ▼  │                               redrive │
+//!          retry                 released                                      ▼
+//!            │ when due             │  │                        undelivered, on
+//!            └──────────────────────┴──┘ at once            redrive:<subscriber>
+//!              claimed by any worker
+//!
+//!   In flight, and its worker gave no sign of life for a lease: claimed by any worker. What
+//!   the first one settles later is fenced and writes nothing.
+//! ```
+//!
+//! An entry is in a group's pending list exactly while it is owed to that subscriber, so
+//! "pending, and mine under this delivery count" is the only check that a settlement needs.
+//!
+//! # The guarantee
+//!
+//! An event is accepted when its XADD to the inbox was answered. Every accepted event ends
+//! either routed or in `dead:router` with a reason; every routed event ends, for each subscriber
+//! it is for, either handled or in that subscriber's dead-letter stream. A handler's effects in
+//! Redis happen exactly once. Calls to the outside happen at least once and carry a stable
+//! idempotency key ([`Context::idempotency_key`]).
+//!
+//! It ends where Redis ends: what the server answered and then lost (AOF `everysec`, a
+//! failover) is lost.
+//!
+//! # The structures in Redis
+//!
+//! | key | type | what |
+//! |---|---|---|
+//! | `inbox` | stream | events as sent; group `router` |
+//! | `<domain>` | stream | routed events: `id`, `type`, `to`, `event`; a group per subscriber |
+//! | `redrive:<subscriber>` | stream | dead letters sent back to one subscriber |
+//! | `dead:<subscriber>`, `dead:router` | stream | dead letters ([`letter`]) |
+//! | `attempts:<stream>:<subscriber>` | hash | deliveries that had trouble |
+//! | `seen:<bucket>` | hash, TTL | event ID to content hash, for deduplication |
+//! | `fleet` | hash | dataset ID, configuration generations, every group ever created |
+//! | `worker:<subscriber>:<name>` | hash, TTL | a live process |
+//! | `stats:<subscriber>`, `stats:router` | hash | counters that no stream can tell |
+//! | `<subscriber>:…` | any | effects of its handlers |
+//! | `es:<Entity>:<id>` | stream | the history of an entity; entry IDs are versions |
+//!
+//! # A worker
+//!
+//! ```no_run
+//! use std::{convert::Infallible, process::ExitCode};
+//!
+//! use serde::Deserialize;
+//! use streamfleet::{Context, Event, Handler, HandlerError};
+//!
+//! struct Welcome;
+//!
+//! #[derive(Deserialize)]
+//! struct User {
+//!     user_id: i64,
+//! }
+//!
+//! impl Handler for Welcome {
+//!     const SUBSCRIBER: &'static str = "welcome-service";
+//!
+//!     async fn handle(&self, event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
+//!         let User { user_id } = event.data()?; // another shape: rejected, never tried again
+//!         cx.set_add("welcomed", user_id.to_string())?; // any other error: tried again later
+//!         Ok(()) // the effect and the acknowledgement, in one step
+//!     }
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     streamfleet::worker::main(|| Ok::<_, Infallible>(Welcome))
+//! }
+//! ```
+//!
+//! # The modules by layer
+//!
+//! Each layer uses only those above it in this table.
+//!
+//! | layer | modules | knows Redis? |
+//! |---|---|---|
+//! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`] | no |
+//! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
+//! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
+//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`publisher`], [`status`] | through 1b |
+//! | 3, processes | [`process`], [`operator`] | through 2 |
+//! | binaries | `src/bin`, `workers/` | no |
 
 pub mod admission;
 pub mod dead;
@@ -23,3 +141,8 @@ pub mod worker;
 pub use error::HandlerError;
 pub use event::Event;
 pub use worker::{Context, EffectError, Handler, History, NewEvent, StoredEvent};
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -20,7 +20,7 @@ pub const HEARTBEAT: Duration = Duration::from_secs(4);
 /// Who a process is within its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The group: a subscriber, or [`ROUTER`].
+    /// The group: a subscriber, or [`ROUTER`](super::ROUTER).
     pub subscriber: String,
     /// Stable across restarts.
     pub name: String,
@@ -95,11 +95,11 @@ impl Identity {
         .await
     }
 
-    /// Takes the announcement back.
+    /// Takes the announcement back, unless another process has the name by now.
     pub async fn withdraw(&self, link: &Link, keys: &Keys) -> Result<(), StoreError> {
-        let key = keys.worker(&self.subscriber, &self.name);
-        link.run(|mut c| async move { redis::cmd("DEL").arg(key).exec_async(&mut c).await })
+        self.register(link, keys, Announce::Withdraw, 0)
             .await
+            .map(drop)
     }
 }
 

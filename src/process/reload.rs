@@ -13,12 +13,14 @@ use crate::routing::Config;
 
 /// How often the files are looked at. Polling sees every way to replace a file, on every file
 /// system.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Holds the running configuration and replaces it when asked to.
 pub struct Reloader {
     config: watch::Sender<Arc<Config>>,
     path: PathBuf,
+    /// The files as they were when they were last read; locked while they are read, so that two
+    /// reloads cannot overtake each other.
     seen: Mutex<Fingerprint>,
 }
 
@@ -44,10 +46,10 @@ impl Reloader {
 
     /// Reads the file now. The result is logged; the new configuration goes to subscribers.
     pub fn reload(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let running = self.config.borrow().clone();
         // Remembered before reading: a change in between is seen at the next look.
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
-            fingerprint(&self.path, &running);
+        *seen = fingerprint(&self.path, &running);
         match Config::load(&self.path) {
             Ok(new) if new.content_hash == running.content_hash => {
                 tracing::info!(file = %self.path.display(), "read again: nothing has changed");
@@ -78,6 +80,7 @@ impl Reloader {
                 None
             }
         };
+        let mut previous = Fingerprint::new();
         loop {
             let hangup = async {
                 match &mut hangups {
@@ -90,17 +93,22 @@ impl Reloader {
                 () = tokio::time::sleep(LOOK) => false,
             };
             let reloader = self.clone();
-            let reread = move || {
-                let running = reloader.config.borrow().clone();
-                let now = fingerprint(&reloader.path, &running);
+            let before = previous.clone();
+            let look = move || {
+                let now = fingerprint(&reloader.path, &reloader.config.borrow());
                 let changed = *reloader.seen.lock().unwrap_or_else(PoisonError::into_inner) != now;
-                if asked || changed {
+                // A file that is being copied changes from look to look: half of it may be valid.
+                if asked || (changed && now == before) {
                     reloader.reload();
                 }
+                now
             };
             // Loading compiles schemas: not on a thread that serves Redis.
-            if tokio::task::spawn_blocking(reread).await.is_err() {
-                tracing::error!("reading the configuration again failed; the running one stays");
+            match tokio::task::spawn_blocking(look).await {
+                Ok(now) => previous = now,
+                Err(_) => {
+                    tracing::error!("reading the configuration again failed; the running one stays")
+                }
             }
         }
     }

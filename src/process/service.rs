@@ -14,7 +14,7 @@ use super::reload::Reloader;
 use super::signals::stop_on_signal;
 use super::telemetry;
 use crate::router::{self, RouterError, RouterOptions};
-use crate::store::{Redis, StoreError, retry_until};
+use crate::store::{Redis, StoreError, check_server, retry_until};
 use crate::worker::{self, Handler, Stop, WorkerError, WorkerOptions};
 
 /// How long a starting process waits for Redis before it gives up with exit code 69.
@@ -30,7 +30,7 @@ struct WorkerArgs {
     #[arg(long, value_parser = process_name)]
     name: Option<String>,
     /// How long started deliveries may go on after SIGTERM; the rest is given back.
-    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     drain: u64,
 }
 
@@ -151,6 +151,15 @@ where
         wait_for_redis(&redis)
             .await
             .map_err(|e| failed(Exit::from(&e), &e))?;
+        check_server(&redis)
+            .await
+            .map_err(|e| failed(Exit::from(&e), &e))?
+            .map_err(|unfit| {
+                failed(
+                    Exit::BadConfig,
+                    &format_args!("Redis at {}: {unfit}", redis.server()),
+                )
+            })?;
         let reloader = Reloader::new(config);
         let reloading = tokio::spawn(reloader.clone().run());
         let outcome = run(redis, reloader).await;

@@ -46,14 +46,11 @@ async fn clean(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreErr
                 .map(|(_, group)| group.clone()),
         );
         let groups: Vec<String> = groups.into_iter().collect();
-        trim(
-            link,
-            &keys.stream(&stream.name),
-            stream.maxlen,
-            stream.retention,
-            &groups,
-        )
-        .await?;
+        let key = keys.stream(&stream.name);
+        go_on(
+            &key,
+            trim(link, &key, stream.maxlen, stream.retention, &groups).await,
+        );
     }
     let subscribers: BTreeSet<&str> = records
         .keys()
@@ -61,19 +58,23 @@ async fn clean(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreErr
         .chain(routing.subscribers().map(|s| &*s.name))
         .collect();
     for subscriber in subscribers.iter().copied().chain([ROUTER]) {
-        trim(
-            link,
-            &keys.dead(subscriber),
-            None,
-            Some(routing.dead_retention()),
-            &[],
-        )
-        .await?;
+        let key = keys.dead(subscriber);
+        go_on(
+            &key,
+            trim(link, &key, None, Some(routing.dead_retention()), &[]).await,
+        );
     }
     for (stream, subscriber) in records.keys() {
-        drop_ghosts(link, keys, stream, subscriber).await?;
+        go_on(stream, drop_ghosts(link, keys, stream, subscriber).await);
     }
     Ok(())
+}
+
+/// One stream that cannot be cleaned costs no other its cleaning.
+fn go_on(stream: &str, outcome: Result<(), StoreError>) {
+    if let Err(error) = outcome {
+        tracing::warn!(%error, stream, "cannot clean up this stream");
+    }
 }
 
 async fn trim(

@@ -53,9 +53,13 @@ impl Keys {
     pub fn attempts(&self, stream: &str, subscriber: &str) -> String {
         self.key(format_args!("attempts:{stream}:{subscriber}"))
     }
-    /// Hash of event ID -> content hash, of one slice of the dedupe window.
-    pub fn seen(&self, bucket: u64) -> String {
-        self.key(format_args!("seen:{bucket}"))
+    /// Hash of event ID -> content hash, of the `bucket`-th span of `size_ms` since 1970.
+    pub fn seen(&self, size_ms: u64, bucket: u64) -> String {
+        self.key(format_args!("seen:{size_ms}:{bucket}"))
+    }
+    /// Field of [`fleet`](Self::fleet): until when (ms, 1970) buckets of a size matter.
+    pub fn fleet_dedupe(size_ms: u64) -> String {
+        format!("dedupe:{size_ms}")
     }
     /// Hash: dataset ID, configuration generations, every group ever created.
     pub fn fleet(&self) -> String {

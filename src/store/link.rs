@@ -19,7 +19,8 @@ use crate::retry::RECONNECT;
 /// How long a short command may go unanswered before its connection is given up.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-const POOL_SIZE: usize = 16;
+/// Pooled connections, opened when they are needed. A handler that reads holds one.
+const POOL_SIZE: usize = 128;
 
 /// What can go wrong between us and Redis.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +134,7 @@ impl Redis {
     pub fn link(&self) -> Link {
         Link {
             redis: self.clone(),
-            current: Arc::new(Mutex::new(None)),
+            state: Arc::default(),
             epoch: Arc::new(AtomicU64::new(0)),
         }
     }
@@ -168,8 +169,14 @@ fn config(response: Duration) -> AsyncConnectionConfig {
 #[derive(Clone)]
 pub struct Link {
     redis: Redis,
-    current: Arc<Mutex<Option<MultiplexedConnection>>>,
+    state: Arc<Mutex<LinkState>>,
     epoch: Arc<AtomicU64>,
+}
+
+#[derive(Default)]
+struct LinkState {
+    connection: Option<MultiplexedConnection>,
+    failed: Option<(Instant, RedisError)>,
 }
 
 impl Link {
@@ -189,24 +196,66 @@ impl Link {
         F: FnOnce(MultiplexedConnection) -> Fut,
         Fut: Future<Output = Result<T, RedisError>>,
     {
-        let (connection, epoch) = {
-            let mut current = self.current.lock().await;
-            match &*current {
-                Some(connection) => (connection.clone(), self.epoch()),
-                None => {
-                    let fresh = self.redis.dedicated(Duration::ZERO).await?;
-                    *current = Some(fresh.clone());
-                    (fresh, self.epoch.fetch_add(1, Ordering::Relaxed) + 1)
-                }
+        let (connection, epoch) = self.connect().await?;
+        self.exchange(connection, epoch, exchange).await
+    }
+
+    /// Runs one exchange only if no outage came between: `None` if the connection is another
+    /// than the one of `epoch`.
+    pub async fn run_on<T, F, Fut>(&self, epoch: u64, exchange: F) -> Result<Option<T>, StoreError>
+    where
+        F: FnOnce(MultiplexedConnection) -> Fut,
+        Fut: Future<Output = Result<T, RedisError>>,
+    {
+        let (connection, current) = self.connect().await?;
+        if current != epoch {
+            return Ok(None);
+        }
+        self.exchange(connection, epoch, exchange).await.map(Some)
+    }
+
+    async fn connect(&self) -> Result<(MultiplexedConnection, u64), StoreError> {
+        let asked = Instant::now();
+        let mut state = self.state.lock().await;
+        if let Some(connection) = &state.connection {
+            return Ok((connection.clone(), self.epoch()));
+        }
+        // Who waited in line while an attempt failed shares its failure: otherwise the last of
+        // n would wait for n time-outs.
+        if let Some((at, cause)) = &state.failed
+            && *at >= asked
+        {
+            return Err(self.redis.error(cause.clone()));
+        }
+        match self.redis.dedicated(Duration::ZERO).await {
+            Ok(fresh) => {
+                state.connection = Some(fresh.clone());
+                Ok((fresh, self.epoch.fetch_add(1, Ordering::Relaxed) + 1))
             }
-        };
+            Err(error) => {
+                state.failed = error.redis().cloned().map(|cause| (Instant::now(), cause));
+                Err(error)
+            }
+        }
+    }
+
+    async fn exchange<T, F, Fut>(
+        &self,
+        connection: MultiplexedConnection,
+        epoch: u64,
+        exchange: F,
+    ) -> Result<T, StoreError>
+    where
+        F: FnOnce(MultiplexedConnection) -> Fut,
+        Fut: Future<Output = Result<T, RedisError>>,
+    {
         match exchange(connection).await {
             Ok(answer) => Ok(answer),
             Err(cause) => {
                 if loses_connection(&cause) {
-                    let mut current = self.current.lock().await;
+                    let mut state = self.state.lock().await;
                     if self.epoch() == epoch {
-                        *current = None;
+                        state.connection = None;
                     }
                 }
                 Err(self.redis.error(cause))

@@ -250,14 +250,19 @@ impl Holder {
         connection: &mut MultiplexedConnection,
         lease_ms: u64,
         limit: usize,
-    ) -> Result<(Vec<Claimed>, Vec<String>), RedisError> {
+    ) -> Result<Reclaimed, RedisError> {
         let mut call = self.settle(&RECLAIM);
         call.key(&self.stats)
             .arg(&self.group)
             .arg(&self.consumer)
             .arg(lease_ms)
             .arg(limit);
-        call.invoke_async(connection).await
+        let (claimed, lost, parked_again) = call.invoke_async(connection).await?;
+        Ok(Reclaimed {
+            claimed,
+            lost,
+            parked_again,
+        })
     }
 
     /// Marks a delivery that lost its worker as started for the `starts`-th time, right before it
@@ -349,6 +354,24 @@ pub struct Parked {
     pub marked: bool,
 }
 
+/// What reclaiming brought.
+#[derive(Clone, Debug, Default)]
+pub struct Reclaimed {
+    /// The deliveries that are ours now.
+    pub claimed: Vec<Claimed>,
+    /// IDs of entries that were deleted while they were pending.
+    pub lost: Vec<String>,
+    /// How many surfaced before they were due, because their delay exceeds the lease.
+    pub parked_again: usize,
+}
+
+impl Reclaimed {
+    /// Whether anything was found: there may be more.
+    pub fn found_any(&self) -> bool {
+        self.claimed.len() + self.lost.len() + self.parked_again > 0
+    }
+}
+
 /// A delivery that came back.
 #[derive(Clone, Debug)]
 pub struct Claimed {
@@ -413,6 +436,16 @@ pub struct RouteCounts {
     pub refused: u64,
     /// No longer ours: another router has them.
     pub fenced: u64,
+}
+
+impl std::ops::AddAssign for RouteCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.routed += other.routed;
+        self.duplicates += other.duplicates;
+        self.conflicts += other.conflicts;
+        self.refused += other.refused;
+        self.fenced += other.fenced;
+    }
 }
 
 /// A batch for [`route`].
@@ -617,6 +650,8 @@ pub enum Announce {
     Replace,
     /// Renew, unless we were replaced.
     Renew,
+    /// Take it back, unless we were replaced.
+    Withdraw,
 }
 
 /// Announces a live worker; false if the name is another's.
@@ -633,6 +668,7 @@ pub async fn register_worker(
         Announce::Claim => "claim",
         Announce::Replace => "replace",
         Announce::Renew => "renew",
+        Announce::Withdraw => "withdraw",
     });
     for (name, value) in fields {
         call.arg(*name).arg(value);

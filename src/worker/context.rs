@@ -29,6 +29,7 @@ pub struct Context {
     config: Arc<Config>,
     attempt: u32,
     stop: CancellationToken,
+    heeds_stop: bool,
     connection: Option<deadpool_redis::Connection>,
     pub(crate) effects: Effects,
 }
@@ -120,6 +121,7 @@ impl Context {
             config,
             attempt,
             stop,
+            heeds_stop: false,
             connection: None,
             effects: Effects::default(),
         }
@@ -136,9 +138,16 @@ impl Context {
         format!("{}:{}", self.env.subscriber, self.event.id())
     }
 
-    /// Completes when the process stops: a long handler may finish early, with an error.
-    pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Completes when the process stops: a long handler may then return early with an error.
+    /// Having asked for this, it is not charged for it; the event is given to another worker.
+    pub fn stopping(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        self.heeds_stop = true;
         self.stop.clone().cancelled_owned()
+    }
+
+    /// Whether the handler returned early because the process stops.
+    pub(crate) fn gave_way(&self) -> bool {
+        self.heeds_stop && self.stop.is_cancelled()
     }
 
     // --- reads -------------------------------------------------------------------------------

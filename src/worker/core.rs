@@ -52,6 +52,8 @@ pub(crate) struct Core<H> {
     pub(crate) sources: watch::Sender<Arc<Vec<Source>>>,
     /// Settings of the last configuration that knew this subscriber.
     pub(crate) settings: watch::Receiver<Arc<SubscriberSettings>>,
+    /// The lease that this process renews by: the one of its start.
+    pub(crate) lease: Duration,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) concurrency: usize,
     pub(crate) held: Held,
@@ -63,8 +65,14 @@ pub(crate) struct Core<H> {
 }
 
 impl<H: Handler> Core<H> {
-    /// Takes a delivery into our hands: from here on its lease is renewed.
-    pub(crate) fn hold(&self, source: &Source, fence: Fence, fields: Fields) -> Delivery {
+    /// Takes a delivery into our hands: from here on its lease, which began at `since`, is renewed.
+    pub(crate) fn hold(
+        &self,
+        source: &Source,
+        fence: Fence,
+        fields: Fields,
+        since: Instant,
+    ) -> Delivery {
         Delivery {
             holder: source.holder.clone(),
             stream: source.name.clone(),
@@ -74,7 +82,7 @@ impl<H: Handler> Core<H> {
             marked: false,
             log: AttemptLog::default(),
             troubled: false,
-            guard: self.held.hold(&source.holder, fence, Instant::now()),
+            guard: self.held.hold(&source.holder, fence, since),
         }
     }
 

@@ -63,6 +63,9 @@ pub(crate) async fn execute<H: Handler>(
         let failure = match core.run_handler(&delivery, &event, settings.timeout).await {
             Ran::Lost => return,
             Ran::Interrupted => return core.release(vec![delivery]).await,
+            Ran::Returned(Err(error), cx) if error.kind() == Failure::Retry && cx.gave_way() => {
+                return core.release(vec![delivery]).await;
+            }
             Ran::Failed(error) | Ran::Returned(Err(error), _) => error,
             Ran::Returned(Ok(()), cx) if cx.effects.is_empty() => {
                 core.throttle.available();
@@ -187,7 +190,7 @@ impl<H: Handler> Core<H> {
     }
 
     async fn commit(&self, delivery: &Delivery, effects: Effects) -> Option<Committed> {
-        let (keys, request) = effects.encode(delivery.hops() + 1);
+        let (keys, request) = effects.encode(delivery.hops().saturating_add(1));
         let inbox = self.env.keys.inbox();
         let holder = &delivery.holder;
         let answer = until_answered(&self.link, &self.stop.now, |mut c| {
@@ -221,6 +224,7 @@ impl<H: Handler> Core<H> {
     ) -> Option<()> {
         let charged = failure.kind() != Failure::Unavailable;
         let error = failure.to_string();
+        let attempt = delivery.failures() + 1;
         if charged {
             delivery.log.record(&self.identity.consumer(), &error);
         }
@@ -231,8 +235,7 @@ impl<H: Handler> Core<H> {
             &settings.backoff,
         );
         tracing::warn!(event = %event.id(), event_type = event.event_type(), stream = &*delivery.stream,
-            entry = %delivery.fence.id, attempt = delivery.failures(), of = settings.max_attempts,
-            ?next, error, "a delivery failed");
+            entry = %delivery.fence.id, attempt, of = settings.max_attempts, charged, ?next, error, "a delivery failed");
         match next {
             Next::Retry(delay) => self.park(delivery, delay, settings).await,
             Next::Wait => {

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use super::WorkerError;
@@ -19,17 +18,17 @@ use super::settle::Ack;
 use crate::fleet::{self, MembershipLost, WantedGroup};
 use crate::retry::RECONNECT;
 use crate::store::{
-    Ensure, Entry, Fence, GroupState, StoreError, StreamField, is_dataset_gone, read_streams,
+    Ensure, Entry, EntryId, Fence, Fields, GroupState, Reader, StoreError, StreamField,
+    is_dataset_gone,
 };
 
-/// How long one read waits for something new. Also how soon new streams are read after a reload.
-const BLOCK: Duration = Duration::from_millis(1000);
 /// How often a worker whose group was lost says so, and looks whether it is back.
 const LOST_GROUP_CHECK: Duration = Duration::from_secs(2);
 
 /// Reads until told to stop. An error ends the process: going on would be wrong.
 pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerError> {
-    let mut connection: Option<(MultiplexedConnection, i64)> = None;
+    let mut reader = Reader::new(core.link.clone());
+    let consumer = core.identity.consumer();
     let mut failures = 0;
     let mut sources = core.sources.subscribe();
     while !core.stop.reading.is_cancelled() {
@@ -43,30 +42,29 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
                 _ = sources.changed() => continue,
             }
         }
-        let (open, client) = match &connection {
-            Some((open, client)) => (open.clone(), *client),
-            None => match open(&core).await {
-                Ok(fresh) => connection.insert(fresh).clone(),
-                Err(error) => {
-                    failures += 1;
-                    core.pause(failures, &error).await;
-                    continue;
-                }
-            },
-        };
-        match read(&core, open, client, &current, free).await {
+        let streams: Vec<_> = current.iter().map(|s| s.holder.stream.as_str()).collect();
+        let count = (free / streams.len()).max(1);
+        let since = Instant::now();
+        let read = reader.read(
+            &core.env.subscriber,
+            &consumer,
+            &streams,
+            count,
+            &core.stop.reading,
+        );
+        match read.await {
             Ok(streams) => {
                 failures = 0;
+                // All are held before any waits for a slot.
+                let mut deliveries = Vec::new();
                 for (key, entries) in streams {
                     if let Some(source) = current.iter().find(|s| s.holder.stream == key) {
-                        let deliveries = core.sort(source, entries).await;
-                        core.start(deliveries).await;
+                        deliveries.extend(core.sort(source, entries, since).await);
                     }
                 }
+                core.start(deliveries).await;
             }
             Err(error) => {
-                // The reply may still come: a connection is never used again after an error.
-                connection = None;
                 failures += 1;
                 if error.redis().is_some_and(is_dataset_gone) {
                     core.answer_lost_group().await?;
@@ -77,61 +75,6 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
         }
     }
     Ok(())
-}
-
-async fn open<H: Handler>(core: &Core<H>) -> Result<(MultiplexedConnection, i64), StoreError> {
-    let redis = core.link.redis();
-    let mut connection = redis.dedicated(BLOCK).await?;
-    let client = redis::cmd("CLIENT")
-        .arg("ID")
-        .query_async(&mut connection)
-        .await
-        .map_err(|e| redis.error(e))?;
-    Ok((connection, client))
-}
-
-async fn read<H: Handler>(
-    core: &Core<H>,
-    mut connection: MultiplexedConnection,
-    client: i64,
-    sources: &[Source],
-    free: usize,
-) -> Result<Vec<(String, Vec<Entry>)>, StoreError> {
-    let mut command = redis::cmd("XREADGROUP");
-    command
-        .arg("GROUP")
-        .arg(&*core.env.subscriber)
-        .arg(core.identity.consumer());
-    command
-        .arg("COUNT")
-        .arg((free / sources.len().max(1)).max(1))
-        .arg("BLOCK")
-        .arg(BLOCK.as_millis() as u64);
-    command.arg("STREAMS");
-    for source in sources {
-        command.arg(&source.holder.stream);
-    }
-    for _ in sources {
-        command.arg(">");
-    }
-    let mut reply = std::pin::pin!(command.query_async::<redis::Value>(&mut connection));
-    let reply = tokio::select! {
-        reply = &mut reply => reply,
-        () = core.stop.reading.cancelled() => {
-            // What it returns now is ours and must be released: end the wait, keep the reply.
-            let unblock = core.link.run(|mut c| async move {
-                redis::cmd("CLIENT").arg("UNBLOCK").arg(client).exec_async(&mut c).await
-            });
-            if let Err(error) = unblock.await {
-                tracing::debug!(%error, "the read ends by itself");
-            }
-            reply.await
-        }
-    };
-    let redis = core.link.redis();
-    reply
-        .and_then(|value| Ok(read_streams(value)?))
-        .map_err(|e| redis.error(e))
 }
 
 impl<H: Handler> Core<H> {
@@ -160,12 +103,12 @@ impl<H: Handler> Core<H> {
     }
 
     /// Sorts fresh entries: acknowledges those that name others, holds those that are for us.
-    async fn sort(&self, source: &Source, entries: Vec<Entry>) -> Vec<Delivery> {
+    async fn sort(&self, source: &Source, entries: Vec<Entry>, since: Instant) -> Vec<Delivery> {
         let mut ours = Vec::with_capacity(entries.len());
         for Entry { id, fields } in entries {
             let fence = Fence { id, count: 1 };
             if self.is_ours(source, id, &fields) {
-                ours.push(self.hold(source, fence, fields));
+                ours.push(self.hold(source, fence, fields, since));
             } else {
                 self.skip(source, fence, false).await;
             }
@@ -187,12 +130,7 @@ impl<H: Handler> Core<H> {
 
     /// Whether the router routed this entry to us. What was routed before our group existed
     /// could not name us: there our own routes decide.
-    pub(crate) fn is_ours(
-        &self,
-        source: &Source,
-        id: crate::store::EntryId,
-        fields: &crate::store::Fields,
-    ) -> bool {
+    pub(crate) fn is_ours(&self, source: &Source, id: EntryId, fields: &Fields) -> bool {
         let me = &*self.env.subscriber;
         if source.holder.delete_settled {
             return true; // redrives have one addressee

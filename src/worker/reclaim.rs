@@ -1,4 +1,4 @@
-//! Reclaiming (XPENDING … IDLE, then XCLAIM): brings back retries that are due and deliveries whose worker
+//! Reclaiming with XAUTOCLAIM: brings back retries that are due and deliveries whose worker
 //! gave no sign of life for a lease, whoever's they were.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::core::{Core, Source};
 use super::delivery::{AttemptLog, Delivery};
 use super::handler::Handler;
-use crate::store::{Claimed, StoreError};
+use crate::store::{BEYOND_ANY_LEASE_MS, Claimed, StoreError};
 
 /// How soon a delivery is found that another process parked, released or died with. Own
 /// retries are found when they are due.
@@ -17,87 +17,119 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Most deliveries per call: one call must not hold Redis up.
 const LIMIT: usize = 128;
 
-/// Reclaims until told to stop.
-pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) {
-    let mut epoch = core.link.epoch();
-    let mut not_before = Instant::now();
+/// After an outage every lease looks expired, because nobody could renew. For a third of the
+/// lease nothing is reclaimed but what was released, so that the living renew first.
+struct Grace {
+    /// The connection on which time has passed undisturbed.
+    epoch: u64,
+    until: Instant,
+}
+
+/// Reclaims until told to stop. `after_outage`: Redis itself has just come back.
+pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>, after_outage: bool) {
+    let mut grace = Grace {
+        epoch: core.link.epoch(),
+        until: Instant::now(),
+    };
+    if after_outage {
+        grace.until += core.lease / 3;
+    }
     loop {
-        let now = Instant::now();
-        if core.link.epoch() != epoch {
-            // After an outage everybody's leases look expired: give their owners time to renew.
-            epoch = core.link.epoch();
-            not_before = now + core.settings.borrow().lease / 3;
-        }
-        if now >= not_before {
-            let sources = core.sources.borrow().clone();
-            for source in sources.iter() {
-                if let Err(error) = core.reclaim(source).await {
-                    tracing::warn!(%error, stream = &*source.name, "cannot reclaim; trying again");
-                    break;
-                }
-            }
-        }
-        let pause = core.throttle.paused_until().unwrap_or(now);
+        core.reclaim_all(&mut grace).await;
+        let pause = core.throttle.paused_until().unwrap_or_else(Instant::now);
         tokio::select! {
             () = core.stop.reading.cancelled() => return,
-            () = core.due.wait((Instant::now() + LOOK).max(pause).max(not_before)) => {}
+            () = core.due.wait((Instant::now() + LOOK).max(pause)) => {}
         }
     }
 }
 
 impl<H: Handler> Core<H> {
-    /// Claims what is due on one stream, as much as there are slots for.
-    async fn reclaim(self: &Arc<Self>, source: &Source) -> Result<(), StoreError> {
-        while !self.stop.reading.is_cancelled() && self.throttle.paused_until().is_none() {
-            // A slot first: a claim without one would start its lease for nothing.
-            tokio::select! {
-                biased;
-                () = self.stop.reading.cancelled() => return Ok(()),
-                slot = self.slots.acquire() => drop(slot),
-            }
-            let free = self
-                .throttle
-                .allowance(self.slots.available_permits().clamp(1, LIMIT));
-            let lease = source.lease.as_millis() as u64;
-            let holder = source.holder.clone();
-            let (claimed, lost) = self
-                .link
-                .run(|mut c| async move { holder.reclaim(&mut c, lease, free).await })
-                .await?;
-            for id in &lost {
-                tracing::error!(
-                    stream = &*source.name,
-                    entry = id,
-                    "LOST: the entry was deleted from its stream while it was pending"
-                );
-            }
-            if claimed.is_empty() && lost.is_empty() {
-                return Ok(());
-            }
-            let mut deliveries = Vec::with_capacity(claimed.len());
-            for Claimed {
-                fence,
-                fields,
-                starts,
-                log,
-            } in claimed
-            {
-                if self.is_ours(source, fence.id, &fields) {
-                    let log = AttemptLog::parse(log.as_bytes());
-                    let held = self.hold(source, fence, fields);
-                    let troubled = starts.is_some() || !log.0.is_empty();
-                    deliveries.push(Delivery {
-                        starts,
-                        log,
-                        troubled,
-                        ..held
-                    });
-                } else {
-                    self.skip(source, fence, true).await;
+    /// Claims what is due on all streams in turn, until there is nothing more.
+    async fn reclaim_all(self: &Arc<Self>, grace: &mut Grace) {
+        let sources = self.sources.borrow().clone();
+        let mut found = true;
+        while found {
+            found = false;
+            for source in sources.iter() {
+                if self.stop.reading.is_cancelled() || self.throttle.paused_until().is_some() {
+                    return;
+                }
+                match self.reclaim(source, grace).await {
+                    Ok(Some(more)) => found |= more,
+                    Ok(None) => {
+                        let until = Instant::now() + self.lease / 3;
+                        *grace = Grace {
+                            epoch: self.link.epoch(),
+                            until,
+                        };
+                        return;
+                    }
+                    // The other streams may be well.
+                    Err(error) => {
+                        tracing::warn!(%error, stream = &*source.name, "cannot reclaim; trying again");
+                    }
                 }
             }
-            self.start(deliveries).await;
         }
-        Ok(())
+    }
+
+    /// Claims what is due on one stream, as much as there are slots for. Answers whether there
+    /// was anything; `None` if an outage came between.
+    async fn reclaim(
+        self: &Arc<Self>,
+        source: &Source,
+        grace: &Grace,
+    ) -> Result<Option<bool>, StoreError> {
+        // A slot first: a claim without one would start its lease for nothing.
+        tokio::select! {
+            biased;
+            () = self.stop.reading.cancelled() => return Ok(Some(false)),
+            slot = self.slots.acquire() => drop(slot),
+        }
+        let free = self
+            .throttle
+            .allowance(self.slots.available_permits().clamp(1, LIMIT));
+        let lease = match Instant::now() < grace.until {
+            true => BEYOND_ANY_LEASE_MS,
+            false => source.lease.as_millis() as u64,
+        };
+        let (holder, since) = (source.holder.clone(), Instant::now());
+        let exchange = |mut c| async move { holder.reclaim(&mut c, lease, free).await };
+        let Some(reclaimed) = self.link.run_on(grace.epoch, exchange).await? else {
+            return Ok(None);
+        };
+        for id in &reclaimed.lost {
+            tracing::error!(
+                stream = &*source.name,
+                entry = id,
+                "LOST: the entry was deleted from its stream while it was pending"
+            );
+        }
+        let found = reclaimed.found_any();
+        let mut deliveries = Vec::with_capacity(reclaimed.claimed.len());
+        for Claimed {
+            fence,
+            fields,
+            starts,
+            log,
+        } in reclaimed.claimed
+        {
+            if self.is_ours(source, fence.id, &fields) {
+                let log = AttemptLog::parse(log.as_bytes());
+                let held = self.hold(source, fence, fields, since);
+                let troubled = starts.is_some() || !log.0.is_empty();
+                deliveries.push(Delivery {
+                    starts,
+                    log,
+                    troubled,
+                    ..held
+                });
+            } else {
+                self.skip(source, fence, true).await;
+            }
+        }
+        self.start(deliveries).await;
+        Ok(Some(found))
     }
 }

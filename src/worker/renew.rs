@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::held::Held;
 use crate::retry::RECONNECT;
-use crate::store::{Redis, Settled, StoreError};
+use crate::store::{Fence, Holder, Redis, Settled, StoreError};
 
 /// Starts the thread. It ends when `stop` fires.
 pub(crate) fn spawn(
@@ -70,30 +70,41 @@ async fn renew(
         Some(open) => open,
         none => none.insert(redis.dedicated(Duration::ZERO).await?),
     };
+    let mut failed = None;
     for (holder, tickets) in groups {
         for tickets in tickets.chunks(500) {
             let fences: Vec<_> = tickets.iter().map(|(_, fence)| *fence).collect();
             let since = Instant::now();
-            let answers = holder
-                .renew(open, &fences)
-                .await
-                .map_err(|e| redis.error(e))?;
-            for (&(ticket, fence), answer) in tickets.iter().zip(answers) {
-                match answer {
-                    Settled::Done => held.renewed(ticket, since),
-                    // Gone: settled a moment ago, or settled by another. Either way not ours.
-                    Settled::Lost => {
-                        tracing::error!(stream = holder.stream, entry = %fence.id,
-                            "LOST: the entry was deleted from its stream while it was pending");
-                        held.lost(ticket);
-                    }
-                    Settled::Gone | Settled::Fenced => {
-                        tracing::debug!(stream = holder.stream, entry = %fence.id, ?answer, "not ours any more");
-                        held.lost(ticket);
-                    }
-                }
+            match holder.renew(open, &fences).await {
+                Ok(answers) => note(held, &holder, tickets, answers, since),
+                // One stream whose group is gone must not cost the others their leases.
+                Err(error) => failed = Some(redis.error(error)),
             }
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
+}
+
+fn note(
+    held: &Held,
+    holder: &Holder,
+    tickets: &[(u64, Fence)],
+    answers: Vec<Settled>,
+    since: Instant,
+) {
+    for (&(ticket, fence), answer) in tickets.iter().zip(answers) {
+        match answer {
+            Settled::Done => held.renewed(ticket, since),
+            // Gone: settled a moment ago, or settled by another. Either way not ours.
+            Settled::Gone | Settled::Fenced => {
+                tracing::debug!(stream = holder.stream, entry = %fence.id, ?answer, "not ours any more");
+                held.lost(ticket);
+            }
+            Settled::Lost => {
+                tracing::error!(stream = holder.stream, entry = %fence.id,
+                    "LOST: the entry was deleted from its stream while it was pending");
+                held.lost(ticket);
+            }
+        }
+    }
 }

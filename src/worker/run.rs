@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::context::Environment;
@@ -81,10 +80,17 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         membership.generation,
     )
     .await?;
-    let sources = load_sources(&link, &keys, &wanted, &settings, &identity).await?;
-    for source in &sources {
-        fleet::take_over(&link, &source.holder, &identity).await;
+    let sources = load_sources(&link, &keys, &wanted, settings.lease, &identity).await?;
+    // A name that was merely free may be that of a live process that Redis lost sight of in an
+    // outage; only a name that was given is ours by right.
+    if name.is_some() {
+        for source in &sources {
+            fleet::take_over(&link, &source.holder, &identity).await;
+        }
     }
+    let uptime = link
+        .run(|mut c| async move { crate::store::uptime(&mut c).await })
+        .await?;
 
     let (settings_tx, settings_rx) = watch::channel(settings.clone());
     let (acks, ack_queue) = mpsc::channel(4 * settings.concurrency.max(64));
@@ -101,6 +107,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         config: config.clone(),
         sources: watch::Sender::new(Arc::new(sources)),
         settings: settings_rx,
+        lease: settings.lease,
         slots: Arc::new(Semaphore::new(settings.concurrency)),
         concurrency: settings.concurrency,
         held: Held::default(),
@@ -118,7 +125,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         renewing.clone(),
     )?;
     let settling = tokio::spawn(settle::run_acks(ack_queue, link.clone(), stop.now.clone()));
-    let reclaiming = tokio::spawn(reclaim::run(core.clone()));
+    let reclaiming = tokio::spawn(reclaim::run(core.clone(), uptime < settings.lease));
     let reloading = tokio::spawn(reload(core.clone(), config, settings_tx));
     tracing::info!(
         subscriber,
@@ -130,9 +137,31 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     );
     ready();
 
+    // From the moment of the stop there is only so much time, whatever hangs.
+    let deadline = tokio::spawn({
+        let (stop, held) = (stop.clone(), core.held.clone());
+        async move {
+            stop.reading.cancelled().await;
+            tokio::time::sleep(drain).await;
+            tracing::warn!(
+                unfinished = held.count(),
+                "the drain deadline has passed: releasing what still runs"
+            );
+            stop.now.cancel();
+        }
+    });
+    // Signs of life go on while it drains: the name is taken until the end.
+    let mut alive = tokio::spawn({
+        let (link, keys, identity) = (link.clone(), keys.clone(), identity.clone());
+        let config = core.config.clone();
+        async move { fleet::keep_alive(&link, &keys, &identity, &membership, config).await }
+    });
     let outcome = tokio::select! {
         outcome = fetch::run(core.clone()) => outcome,
-        lost = fleet::keep_alive(&link, &keys, &identity, &membership, core.config.clone()) => Err(lost.into()),
+        lost = &mut alive => match lost {
+            Ok(lost) => Err(lost.into()),
+            Err(_) => Ok(()), // it panicked: stop in good order
+        },
     };
     stop.reading.cancel();
     if outcome.is_err() {
@@ -143,24 +172,14 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     drop(reclaiming.await);
     reloading.abort();
     core.tasks.close();
-    let deadline = Instant::now() + drain;
-    let drained = tokio::time::timeout_at(deadline, core.tasks.wait())
-        .await
-        .is_ok();
-    if !drained {
-        tracing::warn!(
-            unfinished = core.held.count(),
-            "the drain deadline has passed: releasing what still runs"
-        );
-        stop.now.cancel();
-        core.tasks.wait().await;
-    }
+    core.tasks.wait().await;
     let sources = core.sources.borrow().clone();
     drop(reloading.await);
     drop(core); // closes the queue of acknowledgements
     let flushed = tokio::time::timeout(Duration::from_secs(5), settling).await;
-    stop.now.cancel();
+    deadline.abort();
     renewing.cancel();
+    alive.abort();
     if flushed.is_err() {
         tracing::warn!(
             "some acknowledgements were not answered: these deliveries come back and find their effects done"
@@ -176,7 +195,7 @@ async fn load_sources(
     link: &Link,
     keys: &Keys,
     wanted: &[WantedGroup],
-    settings: &SubscriberSettings,
+    own_lease: Duration,
     identity: &Identity,
 ) -> Result<Vec<Source>, StoreError> {
     let records = fleet::group_records(link, keys).await?;
@@ -202,7 +221,7 @@ async fn load_sources(
                     &identity.subscriber,
                     &identity.consumer(),
                 )),
-                lease: settings.lease.max(known),
+                lease: own_lease.max(known),
                 joined: record.map(|r| r.joined).unwrap_or_default(),
                 name: name.into(),
             }
@@ -225,8 +244,7 @@ async fn reload<H: Handler>(
             );
             continue;
         };
-        let before = core.settings.borrow().clone();
-        if (mine.concurrency, mine.lease) != (before.concurrency, before.lease) {
+        if (mine.concurrency, mine.lease) != (core.concurrency, core.lease) {
             tracing::warn!(
                 "a changed concurrency or lease takes effect when this process is restarted"
             );
@@ -239,7 +257,7 @@ async fn reload<H: Handler>(
             |_| core.stop.reading.is_cancelled(),
             |_| async {
                 fleet::ensure_groups(link, keys, &wanted).await?;
-                load_sources(link, keys, &wanted, &before, &core.identity).await
+                load_sources(link, keys, &wanted, core.lease, &core.identity).await
             },
         );
         match applied.await {
@@ -268,8 +286,11 @@ async fn leave(
     let leaving = async {
         for source in sources {
             let (holder, consumer) = (source.holder.clone(), consumer.as_str());
-            link.run(|mut c| async move { holder.drop_consumer(&mut c, consumer).await })
-                .await?;
+            let dropped =
+                link.run(|mut c| async move { holder.drop_consumer(&mut c, consumer).await });
+            if let Err(error) = dropped.await {
+                tracing::debug!(%error, stream = &*source.name, "the janitor will remove the consumer");
+            }
         }
         identity.withdraw(link, keys).await
     };

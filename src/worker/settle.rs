@@ -7,21 +7,28 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::held::HeldGuard;
 use crate::retry::RECONNECT;
 use crate::store::{Fence, Holder, Link, Settled, StoreError, is_dataset_gone};
 
+/// How long an answer is waited for when the process must end.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+
 /// An acknowledgement without effects, on its way.
 pub(crate) struct Ack {
     pub(crate) holder: Arc<Holder>,
     pub(crate) fence: Fence,
     pub(crate) troubled: bool,
+    /// Held until it is settled, if it was.
+    #[expect(dead_code, reason = "what it does, it does when it is dropped")]
     pub(crate) guard: Option<HeldGuard>,
 }
 
@@ -43,7 +50,16 @@ where
 {
     let mut failures = 0;
     loop {
-        let error: StoreError = match link.run(&mut send).await {
+        // When the process must end, an answer under way still gets a moment.
+        let out_of_time = async {
+            end.cancelled().await;
+            tokio::time::sleep(LAST_ANSWER).await;
+        };
+        let sent = tokio::select! {
+            sent = link.run(&mut send) => sent,
+            () = out_of_time => return None,
+        };
+        let error: StoreError = match sent {
             Ok(value) => {
                 return Some(Answer {
                     value,
@@ -65,34 +81,50 @@ where
     }
 }
 
-/// Sends acknowledgements until the channel is closed.
+/// Sends acknowledgements until the channel is closed: one task per stream, so that a stream
+/// that cannot be settled holds up no other.
 pub(crate) async fn run_acks(mut acks: mpsc::Receiver<Ack>, link: Link, end: CancellationToken) {
+    let mut streams: HashMap<String, mpsc::Sender<Ack>> = HashMap::new();
+    let mut tasks = JoinSet::new();
+    while let Some(ack) = acks.recv().await {
+        let stream = streams.entry(ack.holder.stream.clone()).or_insert_with(|| {
+            let (sender, receiver) = mpsc::channel(acks.max_capacity());
+            tasks.spawn(run_stream_acks(
+                receiver,
+                ack.holder.clone(),
+                link.clone(),
+                end.clone(),
+            ));
+            sender
+        });
+        // The receiver lives until its sender is dropped.
+        let sent = stream.send(ack).await;
+        debug_assert!(sent.is_ok());
+    }
+    drop(streams);
+    tasks.join_all().await;
+}
+
+async fn run_stream_acks(
+    mut acks: mpsc::Receiver<Ack>,
+    holder: Arc<Holder>,
+    link: Link,
+    end: CancellationToken,
+) {
     const BATCH: usize = 512;
     let mut batch = Vec::with_capacity(BATCH);
     while acks.recv_many(&mut batch, BATCH).await > 0 {
-        let mut streams: HashMap<String, Vec<Ack>> = HashMap::new();
-        for ack in batch.drain(..) {
-            streams
-                .entry(ack.holder.stream.clone())
-                .or_default()
-                .push(ack);
-        }
-        for acks in streams.into_values() {
-            let Some(holder) = acks.first().map(|ack| ack.holder.clone()) else {
-                continue;
-            };
-            let fences: Vec<_> = acks.iter().map(|ack| (ack.fence, ack.troubled)).collect();
-            let send = |mut c| {
-                let (holder, fences) = (holder.clone(), &fences);
-                async move { holder.ack(&mut c, fences).await }
-            };
-            if let Some(answer) = until_answered(&link, &end, send).await {
-                for (ack, settled) in acks.iter().zip(answer.value) {
-                    report(&ack.holder, ack.fence, settled, answer.resent, "commit");
-                }
+        let fences: Vec<_> = batch.iter().map(|ack| (ack.fence, ack.troubled)).collect();
+        let answer = until_answered(&link, &end, |mut c| {
+            let (holder, fences) = (&holder, &fences);
+            async move { holder.ack(&mut c, fences).await }
+        });
+        if let Some(answer) = answer.await {
+            for (ack, settled) in batch.iter().zip(answer.value) {
+                report(&holder, ack.fence, settled, answer.resent, "commit");
             }
-            drop(acks.into_iter().map(|ack| ack.guard).collect::<Vec<_>>());
         }
+        batch.clear();
     }
 }
 

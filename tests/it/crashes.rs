@@ -55,7 +55,7 @@ fn a_restarted_worker_takes_over_at_once() {
     let _router = fleet.router("r");
     let worker = fleet.worker("probe-service", "w");
     let slow = event(json!({"do": "sleep", "ms": 300}));
-    fleet.publish(&[slow.clone()]);
+    fleet.publish(std::slice::from_ref(&slow));
     eventually("it is started", || {
         fleet.cli::<Option<u64>>(&format!("HGET probe-service:started {}", id(&slow)))
     });
@@ -97,7 +97,7 @@ fn a_frozen_worker_is_fenced() {
     });
     frozen.signal("CONT");
     let late = event(json!({}));
-    fleet.publish(&[late.clone()]);
+    fleet.publish(std::slice::from_ref(&late));
     eventually("work goes on", || {
         fleet.handled("probe-service").get(&id(&late)).copied()
     });
@@ -195,7 +195,7 @@ fn what_does_not_finish_in_time_is_released() {
     let _router = fleet.router("r");
     let mut worker = fleet.worker("probe-service", "w");
     let slow = event(json!({"do": "sleep", "ms": 1500}));
-    fleet.publish(&[slow.clone()]);
+    fleet.publish(std::slice::from_ref(&slow));
     eventually("it is started", || {
         fleet.cli::<Option<u64>>(&format!("HGET probe-service:started {}", id(&slow)))
     });
@@ -255,4 +255,61 @@ fn routers_share_the_inbox_and_drop_duplicates() {
     );
     assert_eq!(fleet.cli::<usize>("XLEN test-events"), 400);
     assert_eq!(fleet.cli::<usize>("HGET stats:router duplicates"), 100);
+}
+
+/// Redis away and a stop asked for: the process ends by its drain deadline all the same.
+#[test]
+fn a_stop_does_not_wait_for_a_redis_that_is_away() {
+    let mut fleet = Fleet::new();
+    let router = fleet.router("r");
+    let mut worker = fleet.worker("probe-service", "w");
+    let events: Vec<_> = (0..30)
+        .map(|_| event(json!({"do": "sleep", "ms": 100})))
+        .collect();
+    fleet.publish(&events);
+    eventually("some are started", || {
+        (fleet.cli::<usize>("HLEN probe-service:started") >= 8).then_some(())
+    });
+    drop(router);
+    fleet.server.kill();
+    worker.signal("TERM");
+    worker.wait_for_log("stopping");
+    worker.signal("TERM"); // as the drain deadline does
+    assert_eq!(worker.exit_code(), Some(0));
+    fleet.server.run();
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("probe-service", "w");
+    eventually("all are handled", || {
+        (fleet.handled("probe-service").len() == 30).then_some(())
+    });
+    assert!(
+        fleet
+            .handled("probe-service")
+            .values()
+            .all(|&times| times == 1)
+    );
+}
+
+/// A handler that asks to be told of a stop and gives way is not charged for it.
+#[test]
+fn giving_way_to_a_stop_is_not_charged() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let giving = event(json!({"do": "give way", "ms": 300}));
+    fleet.publish(std::slice::from_ref(&giving));
+    for life in 1..=4 {
+        let mut worker = fleet.worker("probe-service", "w");
+        eventually("it is started", || {
+            let started =
+                fleet.cli::<Option<u64>>(&format!("HGET probe-service:started {}", id(&giving)));
+            (started == Some(life)).then_some(())
+        });
+        worker.signal("TERM");
+        assert_eq!(worker.exit_code(), Some(0));
+    }
+    let _worker = fleet.worker("probe-service", "w");
+    eventually("it is handled", || {
+        fleet.handled("probe-service").get(&id(&giving)).copied()
+    });
+    assert!(fleet.dead("probe-service").is_empty());
 }

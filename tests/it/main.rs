@@ -15,6 +15,7 @@ mod crashes;
 mod dev;
 mod operator;
 mod outages;
+mod readme;
 mod retries;
 mod routing;
 mod scripts;

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::support::fleet::id;
 use crate::support::proxy::Proxy;
-use crate::support::{Fleet, event, eventually};
+use crate::support::{Fleet, Server, event, eventually};
 
 /// I1, I8: Redis killed and restarted under load, with everything it had promised on disk.
 #[test]
@@ -51,7 +51,7 @@ fn a_lost_answer_repeats_no_effect() {
     let proxy = Proxy::start(&fleet.socket(), &fleet.dir.path().join("proxy.sock"));
     let worker = fleet.worker_at("probe-service", "w", &proxy.url(), "worker started");
     let first = event(json!({}));
-    fleet.publish(&[first.clone()]);
+    fleet.publish(std::slice::from_ref(&first));
     eventually("the way is open", || {
         fleet.handled("probe-service").get(&id(&first)).copied()
     });
@@ -59,7 +59,7 @@ fn a_lost_answer_repeats_no_effect() {
         // The next commit reaches Redis, its answer does not reach the worker.
         proxy.swallow_next_commit_answer();
         let event = event(json!({}));
-        fleet.publish(&[event.clone()]);
+        fleet.publish(std::slice::from_ref(&event));
         eventually("it is handled", || {
             fleet.handled("probe-service").get(&id(&event)).copied()
         });
@@ -84,14 +84,14 @@ fn a_lost_group_halts_until_it_is_recreated() {
     let _router = fleet.router("r");
     let worker = fleet.worker("probe-service", "w");
     let first = event(json!({}));
-    fleet.publish(&[first.clone()]);
+    fleet.publish(std::slice::from_ref(&first));
     eventually("the first is handled", || {
         fleet.handled("probe-service").get(&id(&first)).copied()
     });
     fleet.drained();
     let _: i64 = fleet.cli("XGROUP DESTROY test-events probe-service");
     let second = event(json!({}));
-    fleet.publish(&[second.clone()]);
+    fleet.publish(std::slice::from_ref(&second));
     worker.wait_for_log("HALTED: the group probe-service on test-events was lost");
     assert_eq!(fleet.handled("probe-service").len(), 1);
     // As `streamfleet group recreate probe-service test-events --from <id of the first>` does.
@@ -124,7 +124,7 @@ fn another_dataset_stops_the_processes() {
     let _router = fleet.router("r");
     let _worker = fleet.worker("probe-service", "w");
     let fresh = event(json!({}));
-    fleet.publish(&[fresh.clone()]);
+    fleet.publish(std::slice::from_ref(&fresh));
     eventually("a restart begins on the new data", || {
         fleet.handled("probe-service").get(&id(&fresh)).copied()
     });
@@ -148,7 +148,7 @@ fn a_full_redis_drains() {
     });
     let _: () = fleet.cli("CONFIG SET maxmemory 0");
     let late = event(json!({}));
-    fleet.publish(&[late.clone()]);
+    fleet.publish(std::slice::from_ref(&late));
     eventually("routing goes on", || {
         fleet.handled("probe-service").get(&id(&late)).copied()
     });
@@ -167,4 +167,13 @@ fn scripts_that_redis_forgot_are_loaded_again() {
             (fleet.handled("probe-service").len() == n).then_some(())
         });
     }
+}
+
+/// A Redis that may throw accepted events away is refused at the start.
+#[test]
+fn a_redis_that_evicts_is_refused() {
+    let fleet = Fleet::on(Server::with(&["--maxmemory-policy", "allkeys-lru"]));
+    let mut router = fleet.start_router("r");
+    assert_eq!(router.exit_code(), Some(78));
+    assert!(router.log_text().contains("Set it to noeviction"));
 }

@@ -114,7 +114,7 @@ fn unavailable_charges_no_attempt() {
     let _router = fleet.router("r");
     let worker = fleet.worker("probe-service", "w");
     let unavailable = event(json!({"do": "unavailable once"}));
-    fleet.publish(&[unavailable.clone()]);
+    fleet.publish(std::slice::from_ref(&unavailable));
     worker.wait_for_log("told to be unavailable");
     eventually("it is handled", || {
         fleet
@@ -125,7 +125,7 @@ fn unavailable_charges_no_attempt() {
     fleet.drained();
     assert!(fleet.dead("probe-service").is_empty());
     assert!(
-        worker.log_text().contains("\"attempt\":0"),
+        worker.log_text().contains("\"charged\":false"),
         "no failure was recorded"
     );
 }
@@ -254,7 +254,7 @@ fn an_undecodable_entry_is_set_aside_and_its_batch_goes_on() {
     let _: String = fleet.cli("XADD test-events * foreign entry");
     let _worker = fleet.worker("probe-service", "w");
     let fine = event(json!({}));
-    fleet.publish(&[fine.clone()]);
+    fleet.publish(std::slice::from_ref(&fine));
     eventually("two dead letters", || {
         (fleet.dead("probe-service").len() == 2).then_some(())
     });
@@ -266,4 +266,41 @@ fn an_undecodable_entry_is_set_aside_and_its_batch_goes_on() {
             .all(|letter| letter["reason"] == "undecodable")
     );
     assert_eq!(fleet.handled("probe-service"), [(id(&fine), 1)].into());
+}
+
+/// With one slot and two streams, what waits for the slot is held like what runs in it.
+#[test]
+fn what_waits_for_a_slot_is_not_taken_away() {
+    let fleet = Fleet::new();
+    fleet.configure(
+        &crate::support::fleet::ROUTING
+            .replace("concurrency: 8", "concurrency: 1")
+            .replace(
+                "More.Happened: [other-service]",
+                "More.Happened: [probe-service]",
+            ),
+    );
+    let _router = fleet.router("r");
+    let long = event(json!({"do": "sleep", "ms": 2500}));
+    let waiting = crate::support::fleet::typed("More.Happened", json!({}));
+    fleet.publish(&[long.clone(), waiting.clone()]);
+    eventually("both are routed", || {
+        (fleet.cli::<usize>("XLEN test-events") + fleet.cli::<usize>("XLEN more-events") == 2)
+            .then_some(())
+    });
+    let first = fleet.worker("probe-service", "a");
+    eventually("the long one is started", || {
+        fleet.cli::<Option<u64>>(&format!("HGET probe-service:started {}", id(&long)))
+    });
+    let _second = fleet.worker("probe-service", "b");
+    eventually("both are handled", || {
+        (fleet.handled("probe-service").len() == 2).then_some(())
+    });
+    for one in [&long, &waiting] {
+        assert_eq!(
+            fleet.cli::<u64>(&format!("HGET probe-service:started {}", id(one))),
+            1
+        );
+    }
+    assert!(!first.log_text().contains("came too late"));
 }

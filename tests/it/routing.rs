@@ -157,7 +157,7 @@ fn a_subscriber_is_added_without_a_restart() {
         fleet.worker("other-service", "o"),
     ];
     let before = typed("More.Happened", json!({}));
-    fleet.publish(&[before.clone()]);
+    fleet.publish(std::slice::from_ref(&before));
     eventually("the old route works", || {
         fleet.handled("other-service").get(&id(&before)).copied()
     });
@@ -169,7 +169,7 @@ fn a_subscriber_is_added_without_a_restart() {
     router.wait_for_log("the new routing.yaml is in force");
     workers[0].wait_for_log("the new routing.yaml is in force");
     let after = typed("More.Happened", json!({}));
-    fleet.publish(&[after.clone()]);
+    fleet.publish(std::slice::from_ref(&after));
     eventually("the new subscriber has it", || {
         fleet.handled("probe-service").get(&id(&after)).copied()
     });
@@ -226,7 +226,7 @@ fn a_bad_file_changes_nothing() {
     router.wait_for_log("REFUSED, the running configuration stays");
     assert!(router.log_text().contains("did you mean"));
     let fine = event(json!({}));
-    fleet.publish(&[fine.clone()]);
+    fleet.publish(std::slice::from_ref(&fine));
     eventually("it is handled all the same", || {
         fleet.handled("probe-service").get(&id(&fine)).copied()
     });
@@ -264,4 +264,39 @@ fn a_stream_that_is_not_a_stream_holds_up_nothing_else() {
         1,
         "the event waits where it is owed"
     );
+}
+
+/// Another dedupe window forgets nothing that was marked under the one before.
+#[test]
+fn a_changed_dedupe_window_forgets_nothing() {
+    let fleet = Fleet::new();
+    let router = fleet.router("r");
+    let once = event(json!({}));
+    fleet.publish(std::slice::from_ref(&once));
+    eventually("it is routed", || {
+        (fleet.cli::<usize>("XLEN test-events") == 1).then_some(())
+    });
+    fleet.configure(&ROUTING.replace("version: 1", "version: 1\ndedupe_window: 1h"));
+    router.wait_for_log("the new routing.yaml is in force");
+    fleet.publish(&[once]);
+    eventually("it is dropped", || {
+        fleet.cli::<Option<u64>>("HGET stats:router duplicates")
+    });
+    assert_eq!(fleet.cli::<usize>("XLEN test-events"), 1);
+}
+
+/// Large events are read and routed a few at a time.
+#[test]
+fn large_events_are_routed_in_small_batches() {
+    let fleet = Fleet::new();
+    fleet.configure(&ROUTING.replace("version: 1", "version: 1\nlimits: { event_bytes: 8388608 }"));
+    let events: Vec<_> = (0..12)
+        .map(|_| event(json!({"do": "nothing", "text": "x".repeat(3_000_000)})))
+        .collect();
+    fleet.publish(&events);
+    let _router = fleet.router("r");
+    eventually("all are routed", || {
+        (fleet.cli::<usize>("XLEN test-events") == 12).then_some(())
+    });
+    assert!(fleet.dead("router").is_empty());
 }

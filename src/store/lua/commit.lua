@@ -59,7 +59,9 @@ local TYPES = {
   SET = 'string', INCRBY = 'string', HSET = 'hash', HINCRBY = 'hash', HDEL = 'hash',
   SADD = 'set', SREM = 'set', ZADD = 'zset', ZINCRBY = 'zset', XADD = 'stream', NEWER = 'hash',
 }
-local effects, integers = {}, {}
+-- Per key, what the effects so far leave: `typed` (its type was checked, or it is deleted),
+-- `gone` (deleted), and what an increment would find in it.
+local effects, known = {}, {}
 for _ = 1, tonumber(take()) do
   local name, key, count, args = take(), KEYS[tonumber(take())], tonumber(take()), {}
   if count > MOST_VALUES then
@@ -67,34 +69,38 @@ for _ = 1, tonumber(take()) do
   end
   for i = 1, count do args[i] = take() end
   effects[#effects + 1] = {name, key, args}
+  local after = known[key] or {fields = {}}
+  known[key] = after
   local kind = TYPES[name]
-  local deleted = integers[key] -- or set or incremented by an earlier effect: of the right type
-  local actual = kind and not deleted and wrong(key, kind)
-  if actual then return {'INVALID', 'key ' .. key .. ' is a ' .. actual .. ', expected a ' .. kind} end
-  -- What an increment will find: what is there, or what an earlier effect of this commit leaves.
-  if name == 'SET' then
-    integers[key] = args[1]
-  elseif name == 'DEL' then
-    for slot in pairs(integers) do
-      if slot == key or string.sub(slot, 1, #key + 1) == key .. '\0' then integers[slot] = '0' end
-    end
-    integers[key] = '0'
+  if kind and not after.typed then
+    local actual = wrong(key, kind)
+    if actual then return {'INVALID', 'key ' .. key .. ' is a ' .. actual .. ', expected a ' .. kind} end
+    after.typed = true
+  end
+  if name == 'DEL' then
+    known[key] = {fields = {}, typed = true, gone = true}
+  elseif name == 'SET' then
+    after.value = args[1]
+  elseif name == 'NEWER' then -- what it leaves depends on what is there: nothing to add to
+    for _, field in ipairs({'value', 'at', 'by'}) do after.fields[field] = '' end
   elseif name == 'HSET' or name == 'HDEL' then
-    integers[key .. '\0' .. args[1]] = name == 'HSET' and args[2] or '0'
+    after.fields[args[1]] = name == 'HSET' and args[2] or '0'
   elseif name == 'INCRBY' or name == 'HINCRBY' then
-    local slot, before, by = key, nil, tonumber(args[#args])
-    if name == 'HINCRBY' then slot = key .. '\0' .. args[1] end
-    before = integers[slot]
-    if not before and name == 'HINCRBY' and integers[key] then before = '0' end -- the key is deleted first
-    if not before then
-      before = (name == 'INCRBY' and redis.call('GET', key) or name == 'HINCRBY' and redis.call('HGET', key, args[1])) or '0'
+    local field = name == 'HINCRBY' and args[1]
+    local before
+    if field then before = after.fields[field] else before = after.value end
+    if not before and not after.gone then
+      before = field and redis.call('HGET', key, field) or not field and redis.call('GET', key)
     end
+    before = before or '0'
     -- Redis knows no leading zeros and no -0.
     local integer = before == '0' or string.match(before, '^%-?[1-9]%d*$')
-    if not integer or math.abs(tonumber(before) + by) > MAX_INTEGER then
+    local sum = integer and tonumber(before) + tonumber(args[#args])
+    if not sum or math.abs(sum) > MAX_INTEGER then
       return {'INVALID', 'cannot add ' .. args[#args] .. ' to ' .. key .. ': it is not an integer or would exceed 2^53'}
     end
-    integers[slot] = string.format('%.0f', tonumber(before) + by)
+    sum = string.format('%.0f', sum)
+    if field then after.fields[field] = sum else after.value = sum end
   end
 end
 

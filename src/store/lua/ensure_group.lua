@@ -28,5 +28,8 @@ end
 -- lease:joined; what is not newer than `joined` was routed before this group existed.
 local joined = last
 if known then joined = string.match(known, ':(.*)$') or last end
-redis.call('HSET', KEYS[1], ARGV[2], ARGV[4] .. ':' .. joined)
+-- A process with an older file may still renew by a longer lease: it never shrinks by itself.
+local lease = known and ARGV[5] ~= 'recreate' and string.match(known, '^%d+') or ARGV[4]
+if tonumber(lease) < tonumber(ARGV[4]) then lease = ARGV[4] end
+redis.call('HSET', KEYS[1], ARGV[2], lease .. ':' .. joined)
 return exists and 'EXISTS' or 'CREATED'

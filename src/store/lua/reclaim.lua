@@ -4,29 +4,34 @@
 -- between, of which nobody asked who had it.
 -- KEYS: stream, attempts, stats
 -- ARGV: group, consumer, lease (ms), limit
--- Answers {claimed, ids of deleted entries}; claimed: {id, fields, count, starts, log}, where
+-- Answers {claimed, ids of deleted entries, how many were parked again}; claimed: {id, fields, count, starts, log}, where
 -- starts is -1 unless the delivery lost its worker: then it is marked before it runs again
 -- (mark_started.lua), and starts says how many such marks it has so far.
 local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local due = redis.call('XPENDING', KEYS[1], group, 'IDLE', lease, '-', '+', ARGV[4])
-if #due == 0 then return {{}, {}} end
+if #due == 0 then return {{}, {}, 0} end
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
-local now, claimed, lost = now_ms(), {}, {}
+local now, claimed, lost, parked_again = now_ms(), {}, {}, 0
+local owners = {}
+for _, pending in ipairs(due) do owners[pending[1]] = pending[2] end
 for _, pending in ipairs(due) do
-  local id, owner, count = pending[1], pending[2], pending[4] + 1
-  local reply = redis.call('XAUTOCLAIM', KEYS[1], group, consumer, lease, id, 'COUNT', 1)
+  local reply = redis.call('XAUTOCLAIM', KEYS[1], group, consumer, lease, pending[1], 'COUNT', 1)
   local entry = reply[2][1]
-  if not entry then
+  for _, id in ipairs(reply[3]) do
     count_lost(KEYS[2], KEYS[3], id)
     lost[#lost + 1] = id
-  else
+  end
+  if entry then -- not always the one asked for: the server's clock may step back in between
+    local id = entry[1]
+    local count = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1][4]
     local log, starts, due_at = unpack(redis.call('HMGET', KEYS[2], id, id .. ':starts', id .. ':due'))
     local wait = (tonumber(due_at) or 0) - now
-    local parked = owner == 'retry' or owner == 'released'
+    local parked = owners[id] == 'retry' or owners[id] == 'released'
     if parked and wait > 0 then
       -- A delay longer than the lease surfaces early: park it again.
-      redis.call('XCLAIM', KEYS[1], group, owner, 0, id,
+      parked_again = parked_again + 1
+      redis.call('XCLAIM', KEYS[1], group, owners[id], 0, id,
         'IDLE', string.format('%.0f', math.max(lease - wait, 0)), 'RETRYCOUNT', count, 'JUSTID')
     else
       -- Parked deliveries have a recorded outcome; any other lost its worker.
@@ -35,4 +40,4 @@ for _, pending in ipairs(due) do
     end
   end
 end
-return {claimed, lost}
+return {claimed, lost, parked_again}

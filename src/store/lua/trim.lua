@@ -36,6 +36,9 @@ end
 local cut = ARGV[2] ~= '' and ARGV[2] or nil
 local excess = ARGV[1] == '' and 0 or math.max(redis.call('XLEN', stream) - tonumber(ARGV[1]), 0)
 if excess > 0 then
+  -- XRANGE brings payloads along: look at about 4 MB at a time.
+  local average = redis.call('MEMORY', 'USAGE', stream) / redis.call('XLEN', stream)
+  step = math.max(math.min(step, math.floor(4194304 / average)), 1)
   -- The ID at which `maxlen` entries remain, looked for a bounded number of entries ahead.
   local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', math.min(excess, step) + 1)
   local by_length = #head > 0 and head[#head][1]

@@ -184,6 +184,7 @@ async fn an_increment_of_what_the_same_commit_made_text_or_too_large_is_refused(
     let cases: &[&[&str]] = &[
         &["SET text", "INCRBY 1"],
         &["HSET f text", "HINCRBY f 1"],
+        &["NEWER text 5 e", "HINCRBY value 1"],
         &["SET 9007199254740990", "INCRBY 1", "INCRBY 1"],
         &["HINCRBY f 9007199254740991", "HINCRBY f 1"],
     ];

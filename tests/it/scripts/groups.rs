@@ -60,7 +60,7 @@ async fn a_group_starts_where_it_was_told_and_remembers_when_it_joined() {
 }
 
 #[tokio::test]
-async fn a_group_that_exists_keeps_its_place_and_takes_the_new_lease() {
+async fn a_group_that_exists_keeps_its_place_and_its_lease_only_grows() {
     let mut b = Bench::pending(2).await;
     assert_eq!(
         b.ensure("$", LEASE, Ensure::Create).await,
@@ -68,14 +68,14 @@ async fn a_group_that_exists_keeps_its_place_and_takes_the_new_lease() {
         "made by hand"
     );
     b.add([3]);
-    assert_eq!(
-        b.ensure("$", 5_000, Ensure::Create).await,
-        GroupState::Exists
-    );
-    assert_eq!(
-        (b.record(), b.last_delivered()),
-        ("5000:2-0".into(), "2-0".into())
-    );
+    for (lease, record) in [(5_000, "30000:2-0"), (60_000, "60000:2-0")] {
+        let state = b.ensure("$", lease, Ensure::Create).await;
+        assert_eq!(state, GroupState::Exists);
+        assert_eq!(
+            (b.record(), b.last_delivered()),
+            (record.into(), "2-0".into())
+        );
+    }
 }
 
 #[tokio::test]

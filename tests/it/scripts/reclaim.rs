@@ -8,10 +8,12 @@ const DEAD: &str = "dead.33333333";
 
 impl Bench {
     async fn reclaim(&mut self, limit: usize) -> (Vec<Claimed>, Vec<String>) {
-        self.me
+        let back = self
+            .me
             .reclaim(&mut self.redis, LEASE, limit)
             .await
-            .unwrap()
+            .unwrap();
+        (back.claimed, back.lost)
     }
 }
 
@@ -224,4 +226,21 @@ async fn a_predecessor_that_comes_back_is_fenced() {
         .unwrap();
     assert_eq!(answer, [Settled::Fenced]);
     assert_eq!(b.snapshot(), before);
+}
+
+/// Delays longer than the lease surface early; what is due behind them is found all the same.
+#[tokio::test]
+async fn long_delays_starve_nothing_behind_them() {
+    let mut b = Bench::pending(5).await;
+    b.give(RETRY, LEASE, [1, 2, 3, 4]);
+    for id in 1..=4 {
+        b.run(&format!("HSET {ATTEMPTS} {id}-0:due 99999999999999"));
+    }
+    b.give(DEAD, LEASE, [5]);
+    let first = b.me.reclaim(&mut b.redis, LEASE, 2).await.unwrap();
+    assert_eq!((first.claimed.len(), first.parked_again), (0, 2));
+    assert!(first.found_any(), "so that the caller asks again");
+    b.reclaim(2).await;
+    let (claimed, _) = b.reclaim(2).await;
+    assert_eq!(claimed[0].fence.id.ms, 5);
 }

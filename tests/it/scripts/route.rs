@@ -241,7 +241,7 @@ async fn the_record_of_a_reclaimed_entry_goes_with_it() {
     let mut b = Bench::inbox(1).await;
     b.run("XCLAIM inbox router dead.33333333 0 1-0 IDLE 60000 JUSTID");
     b.run("HSET attempts:inbox:router 1-0:starts 0");
-    let (claimed, _) = b.me.reclaim(&mut b.redis, LEASE, 9).await.unwrap();
+    let claimed = b.me.reclaim(&mut b.redis, LEASE, 9).await.unwrap().claimed;
     b.route(&[(claimed[0].fence, append("e1", "c"))]).await;
     assert_eq!(b.show("attempts:inbox:router"), "");
 }

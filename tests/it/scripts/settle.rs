@@ -90,14 +90,14 @@ async fn a_retry_is_found_exactly_when_it_is_due() {
         b.me.reclaim(&mut b.redis, LEASE, 9)
             .await
             .unwrap()
-            .0
+            .claimed
             .is_empty()
     );
     assert_eq!(b.snapshot(), before, "not yet due: untouched");
 
     let claim = async {
         loop {
-            let claimed = b.me.reclaim(&mut b.redis, LEASE, 9).await.unwrap().0;
+            let claimed = b.me.reclaim(&mut b.redis, LEASE, 9).await.unwrap().claimed;
             if let Some(claimed) = claimed.into_iter().next() {
                 break claimed;
             }
@@ -142,7 +142,7 @@ async fn a_delay_longer_than_the_lease_is_parked_again() {
         b.me.reclaim(&mut b.redis, LEASE, 9)
             .await
             .unwrap()
-            .0
+            .claimed
             .is_empty()
     );
     let (owner, idle, count) = b.owner(1).unwrap();
@@ -178,7 +178,11 @@ async fn released_deliveries_are_claimed_at_once_and_uncharged() {
         consumer: OTHER.into(),
         ..b.me.clone()
     };
-    let (claimed, _) = other.reclaim(&mut b.redis, 3_600_000, 9).await.unwrap();
+    let claimed = other
+        .reclaim(&mut b.redis, 3_600_000, 9)
+        .await
+        .unwrap()
+        .claimed;
     let seen: Vec<_> = claimed
         .iter()
         .map(|c| (c.fence, c.starts, c.log.as_str()))

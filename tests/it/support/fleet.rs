@@ -159,9 +159,16 @@ impl Fleet {
     }
 
     pub fn router(&self, name: &str) -> Process {
+        let router = self.start_router(name);
+        router.wait_for_log("router started");
+        router
+    }
+
+    /// The same without waiting for it.
+    pub fn start_router(&self, name: &str) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamfleet-router"));
         command.args(["--name", name]);
-        self.launch(command, name, "router started")
+        self.launch(command, name, "")
     }
 
     /// A probe worker of `subscriber` (`probe-service` or `other-service`).

@@ -57,6 +57,13 @@ async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(),
             return Err(HandlerError::retry("after asking for a follow-up"));
         }
         "loop" => cx.publish("Test.Looped", &serde_json::json!({"do": "loop"}))?,
+        "give way" => {
+            let stopping = cx.stopping();
+            tokio::select! {
+                () = stopping => return Err(HandlerError::retry("gave way")),
+                () = pause => {}
+            }
+        }
         "nothing" => return Ok(()),
         _ => {}
     }

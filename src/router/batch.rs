@@ -1,0 +1,188 @@
+//! Batches: cut so that no script holds Redis up for long, sent until answered.
+
+use jiff::Timestamp;
+use redis::RedisError;
+
+use super::run::Router;
+use crate::fleet::ROUTER;
+use crate::retry::RECONNECT;
+use crate::store::{
+    self, Fence, Fields, RouteBatch, RouteCounts, Routed, StoreError, StreamField, is_dataset_gone,
+};
+
+/// Most entries that are read at a time.
+const MAX_ENTRIES: usize = 256;
+/// Bytes of events in one script, unless a single event has more.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// How many entries to read: few at first and after trouble, then as many as fit the bytes.
+/// (COUNT is all that Redis lets a reader ask for, so the size of what comes is learnt.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ReadCount(usize);
+
+impl ReadCount {
+    pub(super) const START: Self = Self(32);
+
+    pub(super) fn get(self) -> usize {
+        self.0
+    }
+
+    /// After a batch of so many entries and bytes.
+    pub(super) fn learn(&mut self, entries: usize, bytes: usize) {
+        if let Some(average) = bytes.checked_div(entries) {
+            let fitting = MAX_BYTES / average.max(1);
+            self.0 = fitting.min(self.0 * 2).clamp(1, MAX_ENTRIES);
+        }
+    }
+
+    /// After a read that failed, perhaps because it was too much.
+    pub(super) fn shrink(&mut self) {
+        self.0 = (self.0 / 2).max(1);
+    }
+}
+
+pub(super) fn bytes_of(fields: &Fields) -> usize {
+    fields
+        .0
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum()
+}
+
+fn is_wrong_type(error: &StoreError) -> bool {
+    error.redis().and_then(RedisError::code) == Some("WRONGTYPE")
+}
+
+fn size(routed: &Routed) -> usize {
+    match routed {
+        Routed::Append { event, .. } => event.len(),
+        Routed::Dead(letter) => letter.get(StreamField::EVENT).map_or(0, <[u8]>::len),
+    }
+}
+
+impl Router {
+    /// Routes decided entries, in order, in as many scripts as their bytes ask for.
+    pub(super) async fn send_all(
+        &self,
+        mut entries: &[(Fence, Routed)],
+        targets: &[String],
+    ) -> Result<RouteCounts, StoreError> {
+        let mut total = RouteCounts::default();
+        while !entries.is_empty() {
+            let mut bytes = 0;
+            let fitting = entries.iter().take_while(|(_, routed)| {
+                bytes += size(routed);
+                bytes <= MAX_BYTES
+            });
+            let (part, rest) = entries.split_at(fitting.count().max(1));
+            entries = rest;
+            total += self.send_until_answered(part, targets).await?;
+        }
+        Ok(total)
+    }
+
+    async fn send_until_answered(
+        &self,
+        entries: &[(Fence, Routed)],
+        targets: &[String],
+    ) -> Result<RouteCounts, StoreError> {
+        let mut failures = 0;
+        loop {
+            let error = match self.send(entries, targets).await {
+                Ok(counts) => return Ok(counts),
+                Err(error) => error,
+            };
+            if is_wrong_type(&error) {
+                return self.send_apart(entries, targets).await;
+            }
+            if self.stop.is_cancelled() || error.redis().is_some_and(is_dataset_gone) {
+                return Err(error);
+            }
+            failures += 1;
+            tracing::warn!(%error, failures, "Redis did not route a batch; sending it again");
+            tokio::time::sleep(RECONNECT.delay(failures)).await;
+        }
+    }
+
+    async fn send(
+        &self,
+        entries: &[(Fence, Routed)],
+        targets: &[String],
+    ) -> Result<RouteCounts, StoreError> {
+        let (seen, seen_ttl_ms) = self.window.buckets(&self.keys);
+        let targets: Vec<_> = targets.iter().map(|name| self.keys.stream(name)).collect();
+        let (dead, now) = (self.keys.dead(ROUTER), Timestamp::now().to_string());
+        let batch = RouteBatch {
+            inbox: &self.inbox,
+            dead: &dead,
+            seen: &seen,
+            seen_ttl_ms,
+            targets: &targets,
+            now: &now,
+            entries,
+        };
+        let batch = &batch;
+        self.link
+            .run(|mut c| async move { store::route(&mut c, batch).await })
+            .await
+    }
+
+    /// Some key of the batch has the wrong type. What goes elsewhere is routed all the same; the
+    /// rest stays in the inbox, owed, and comes back after its lease until the key is repaired.
+    async fn send_apart(
+        &self,
+        entries: &[(Fence, Routed)],
+        targets: &[String],
+    ) -> Result<RouteCounts, StoreError> {
+        let mut total = RouteCounts::default();
+        for (index, name) in targets.iter().map(Some).chain([None]).enumerate() {
+            let part: Vec<_> = entries
+                .iter()
+                .filter_map(|(fence, routed)| match (routed, name) {
+                    (Routed::Append { target, .. }, Some(_)) if *target == index => {
+                        let mut alone = routed.clone();
+                        if let Routed::Append { target, .. } = &mut alone {
+                            *target = 0;
+                        }
+                        Some((*fence, alone))
+                    }
+                    (Routed::Dead(_), None) => Some((*fence, routed.clone())),
+                    _ => None,
+                })
+                .collect();
+            match self
+                .send(&part, name.map(std::slice::from_ref).unwrap_or_default())
+                .await
+            {
+                Ok(counts) => total += counts,
+                Err(error) if is_wrong_type(&error) => {
+                    tracing::error!(%error, stream = name, entries = part.len(),
+                        "HALTED for this stream: repair or rename the key; its events wait in the inbox");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_grow_with_small_events_and_shrink_with_large_ones() {
+        let mut count = ReadCount::START;
+        for _ in 0..5 {
+            count.learn(count.get(), count.get() * 600);
+        }
+        assert_eq!(count.get(), MAX_ENTRIES);
+        count.learn(256, 256 << 20);
+        assert_eq!(count.get(), 8);
+        count.learn(0, 0);
+        count.shrink();
+        assert_eq!(count.get(), 4);
+        count.learn(1, 64 << 20);
+        assert_eq!(count.get(), 1);
+    }
+}

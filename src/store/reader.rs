@@ -1,0 +1,95 @@
+//! Blocking reads: a connection of their own, rebuilt after any error, because the reply to a
+//! read that was given up may still come; and an end to the wait that loses no reply.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tokio_util::sync::CancellationToken;
+
+use super::codec::{Entry, read_streams};
+use super::link::{Link, StoreError};
+
+/// How long one read waits for something new; also how soon a reader notices a change of what
+/// it is to read.
+const BLOCK: Duration = Duration::from_millis(1000);
+
+/// Reads new entries for one consumer.
+pub struct Reader {
+    link: Link,
+    /// The connection and its client ID.
+    open: Option<(MultiplexedConnection, i64)>,
+}
+
+impl Reader {
+    /// A reader that is not connected yet.
+    pub fn new(link: Link) -> Self {
+        Self { link, open: None }
+    }
+
+    /// Reads at most `count` new entries of each stream. When `stop` fires the wait is ended,
+    /// and what it still brings is answered: these entries are this consumer's by then.
+    ///
+    /// # Errors
+    /// Redis could not be asked; entries may have been handed to this consumer all the same.
+    pub async fn read(
+        &mut self,
+        group: &str,
+        consumer: &str,
+        streams: &[&str],
+        count: usize,
+        stop: &CancellationToken,
+    ) -> Result<Vec<(String, Vec<Entry>)>, StoreError> {
+        let (mut connection, client) = match &self.open {
+            Some(open) => open.clone(),
+            None => self.connect().await?,
+        };
+        // Taken out until the answer is there: dropped on every other way out.
+        self.open = None;
+        let mut command = redis::cmd("XREADGROUP");
+        command
+            .arg("GROUP")
+            .arg(group)
+            .arg(consumer)
+            .arg("COUNT")
+            .arg(count);
+        command
+            .arg("BLOCK")
+            .arg(BLOCK.as_millis() as u64)
+            .arg("STREAMS")
+            .arg(streams);
+        for _ in streams {
+            command.arg(">");
+        }
+        let redis = self.link.redis();
+        let reply = {
+            let mut reply = std::pin::pin!(command.query_async::<redis::Value>(&mut connection));
+            tokio::select! {
+                reply = &mut reply => reply,
+                () = stop.cancelled() => {
+                    let unblock = self.link.run(|mut c| async move {
+                        redis::cmd("CLIENT").arg("UNBLOCK").arg(client).exec_async(&mut c).await
+                    });
+                    if let Err(error) = unblock.await {
+                        tracing::debug!(%error, "the read ends by itself");
+                    }
+                    reply.await
+                }
+            }
+        };
+        let entries = reply
+            .and_then(|value| Ok(read_streams(value)?))
+            .map_err(|e| redis.error(e))?;
+        self.open = Some((connection, client));
+        Ok(entries)
+    }
+
+    async fn connect(&self) -> Result<(MultiplexedConnection, i64), StoreError> {
+        let redis = self.link.redis();
+        let mut connection = redis.dedicated(BLOCK).await?;
+        let id = redis::cmd("CLIENT")
+            .arg("ID")
+            .query_async(&mut connection)
+            .await;
+        Ok((connection, id.map_err(|e| redis.error(e))?))
+    }
+}
