@@ -16,8 +16,8 @@ use crate::fleet::{self, INBOX, Identity, Membership, MembershipLost, ROUTER, Wa
 use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
-    Entry, Fence, Fields, Holder, Keys, Link, Reader, Redis, RouteCounts, StoreError, info_field,
-    is_dataset_gone,
+    Entry, Fence, Fields, Holder, Keys, Link, Reader, Redis, RouteCounts, Scope, StoreError,
+    info_field, is_dataset_gone,
 };
 
 /// How often entries of dead routers are looked for, and memory is checked.
@@ -274,7 +274,7 @@ impl Router {
         let lease = LEASE.as_millis() as u64;
         let reclaimed = self
             .link
-            .run(|mut c| async move { inbox.reclaim(&mut c, lease, limit).await })
+            .run(|mut c| async move { inbox.reclaim(&mut c, Scope::All, lease, limit).await })
             .await?;
         for id in reclaimed.lost {
             tracing::error!(

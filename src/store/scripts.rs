@@ -248,6 +248,7 @@ impl Holder {
     pub async fn reclaim(
         &self,
         connection: &mut MultiplexedConnection,
+        scope: Scope,
         lease_ms: u64,
         limit: usize,
     ) -> Result<Reclaimed, RedisError> {
@@ -256,7 +257,11 @@ impl Holder {
             .arg(&self.group)
             .arg(&self.consumer)
             .arg(lease_ms)
-            .arg(limit);
+            .arg(limit)
+            .arg(match scope {
+                Scope::All => "all",
+                Scope::Parked => "parked",
+            });
         let (claimed, lost, parked_again) = call.invoke_async(connection).await?;
         Ok(Reclaimed {
             claimed,
@@ -352,6 +357,15 @@ pub struct Parked {
     pub log: String,
     /// Whether this run was marked as started: the mark is taken back, it had an outcome.
     pub marked: bool,
+}
+
+/// What may be reclaimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Whatever is due.
+    All,
+    /// Only what the reserved consumers hold: no living worker can be running it.
+    Parked,
 }
 
 /// What reclaiming brought.

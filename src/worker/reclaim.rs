@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::core::{Core, Source};
 use super::delivery::{AttemptLog, Delivery};
 use super::handler::Handler;
-use crate::store::{BEYOND_ANY_LEASE_MS, Claimed, StoreError};
+use crate::store::{Claimed, Scope, StoreError};
 
 /// How soon a delivery is found that another process parked, released or died with. Own
 /// retries are found when they are due.
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LIMIT: usize = 128;
 
 /// After an outage every lease looks expired, because nobody could renew. For a third of the
-/// lease nothing is reclaimed but what was released, so that the living renew first.
+/// lease nothing is reclaimed but what no living worker runs, so that the living renew first.
 struct Grace {
     /// The connection on which time has passed undisturbed.
     epoch: u64,
@@ -90,12 +90,13 @@ impl<H: Handler> Core<H> {
         let free = self
             .throttle
             .allowance(self.slots.available_permits().clamp(1, LIMIT));
-        let lease = match Instant::now() < grace.until {
-            true => BEYOND_ANY_LEASE_MS,
-            false => source.lease.as_millis() as u64,
+        let scope = match Instant::now() < grace.until {
+            true => Scope::Parked,
+            false => Scope::All,
         };
+        let lease = source.lease.as_millis() as u64;
         let (holder, since) = (source.holder.clone(), Instant::now());
-        let exchange = |mut c| async move { holder.reclaim(&mut c, lease, free).await };
+        let exchange = |mut c| async move { holder.reclaim(&mut c, scope, lease, free).await };
         let Some(reclaimed) = self.link.run_on(grace.epoch, exchange).await? else {
             return Ok(None);
         };

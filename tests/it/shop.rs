@@ -14,7 +14,7 @@ use crate::support::{Fleet, Server, eventually};
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A fleet with the shipped routing.yaml (changed by `edit`, its lease short) and schemas.
+/// A fleet with the shipped routing.yaml (changed by `edit`) and schemas.
 fn shop(edit: impl Fn(String) -> String) -> Fleet {
     let fleet = Fleet {
         server: Server::start(),
@@ -25,10 +25,7 @@ fn shop(edit: impl Fn(String) -> String) -> Fleet {
         fleet.dir.path().join("schemas"),
     )
     .unwrap();
-    // A Redis that has just started gets a third of a lease before anything is reclaimed.
-    let quick = routing.replace("lease: 30s", "lease: 2s");
-    assert_ne!(quick, routing);
-    fleet.configure(&edit(quick));
+    fleet.configure(&edit(routing));
     fleet
 }
 

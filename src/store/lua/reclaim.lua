@@ -3,12 +3,20 @@
 -- entry per call: it reads the clock again, and a wider call could claim what became due in
 -- between, of which nobody asked who had it.
 -- KEYS: stream, attempts, stats
--- ARGV: group, consumer, lease (ms), limit
+-- ARGV: group, consumer, lease (ms), limit, 'all' or 'parked' (only what no living worker runs)
 -- Answers {claimed, ids of deleted entries, how many were parked again}; claimed: {id, fields, count, starts, log}, where
 -- starts is -1 unless the delivery lost its worker: then it is marked before it runs again
 -- (mark_started.lua), and starts says how many such marks it has so far.
 local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local due = redis.call('XPENDING', KEYS[1], group, 'IDLE', lease, '-', '+', ARGV[4])
+local due
+if ARGV[5] == 'all' then
+  due = redis.call('XPENDING', KEYS[1], group, 'IDLE', lease, '-', '+', ARGV[4])
+else
+  due = redis.call('XPENDING', KEYS[1], group, 'IDLE', lease, '-', '+', ARGV[4], 'retry')
+  if #due == 0 then
+    due = redis.call('XPENDING', KEYS[1], group, 'IDLE', lease, '-', '+', ARGV[4], 'released')
+  end
+end
 if #due == 0 then return {{}, {}, 0} end
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')

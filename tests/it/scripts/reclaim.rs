@@ -1,6 +1,6 @@
 //! reclaim and take_over: what comes back, and how it is marked.
 
-use streamfleet::store::{Claimed, RELEASED, RETRY, Settled};
+use streamfleet::store::{Claimed, RELEASED, RETRY, Scope, Settled};
 
 use super::*;
 
@@ -10,7 +10,7 @@ impl Bench {
     async fn reclaim(&mut self, limit: usize) -> (Vec<Claimed>, Vec<String>) {
         let back = self
             .me
-            .reclaim(&mut self.redis, LEASE, limit)
+            .reclaim(&mut self.redis, Scope::All, LEASE, limit)
             .await
             .unwrap();
         (back.claimed, back.lost)
@@ -156,7 +156,10 @@ async fn keys_of_the_wrong_type_stop_reclaiming_before_it_claims() {
         b.give(DEAD, LEASE, [1]);
         b.run(&format!("SET {key} wrong"));
         let before = b.snapshot();
-        let error = b.me.reclaim(&mut b.redis, LEASE, 9).await.unwrap_err();
+        let error =
+            b.me.reclaim(&mut b.redis, Scope::All, LEASE, 9)
+                .await
+                .unwrap_err();
         assert_eq!(error.code(), Some("WRONGTYPE"), "{error}");
         assert_eq!(b.snapshot(), before);
     }
@@ -237,10 +240,32 @@ async fn long_delays_starve_nothing_behind_them() {
         b.run(&format!("HSET {ATTEMPTS} {id}-0:due 99999999999999"));
     }
     b.give(DEAD, LEASE, [5]);
-    let first = b.me.reclaim(&mut b.redis, LEASE, 2).await.unwrap();
+    let first =
+        b.me.reclaim(&mut b.redis, Scope::All, LEASE, 2)
+            .await
+            .unwrap();
     assert_eq!((first.claimed.len(), first.parked_again), (0, 2));
     assert!(first.found_any(), "so that the caller asks again");
     b.reclaim(2).await;
     let (claimed, _) = b.reclaim(2).await;
     assert_eq!(claimed[0].fence.id.ms, 5);
+}
+
+/// Right after an outage only what no living worker can be running.
+#[tokio::test]
+async fn in_the_grace_period_only_the_parked_come_back() {
+    let mut b = Bench::pending(3).await;
+    b.give(DEAD, LEASE, [1]);
+    b.give(RETRY, LEASE, [2]);
+    b.give(RELEASED, LEASE, [3]);
+    let mut back = Vec::new();
+    for _ in 0..2 {
+        let reclaimed =
+            b.me.reclaim(&mut b.redis, Scope::Parked, LEASE, 9)
+                .await
+                .unwrap();
+        back.extend(reclaimed.claimed.iter().map(|c| c.fence.id.ms));
+    }
+    assert_eq!(back, [2, 3]);
+    assert_eq!(b.held_by(1), Some((DEAD.into(), 1)));
 }

@@ -1,6 +1,6 @@
 //! route: each entry of the inbox ends in one place, and leaves the inbox in the same step.
 
-use streamfleet::store::{RouteBatch, RouteCounts, Routed, route};
+use streamfleet::store::{RouteBatch, RouteCounts, Routed, Scope, route};
 
 use super::*;
 
@@ -241,7 +241,11 @@ async fn the_record_of_a_reclaimed_entry_goes_with_it() {
     let mut b = Bench::inbox(1).await;
     b.run("XCLAIM inbox router dead.33333333 0 1-0 IDLE 60000 JUSTID");
     b.run("HSET attempts:inbox:router 1-0:starts 0");
-    let claimed = b.me.reclaim(&mut b.redis, LEASE, 9).await.unwrap().claimed;
+    let claimed =
+        b.me.reclaim(&mut b.redis, Scope::All, LEASE, 9)
+            .await
+            .unwrap()
+            .claimed;
     b.route(&[(claimed[0].fence, append("e1", "c"))]).await;
     assert_eq!(b.show("attempts:inbox:router"), "");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use streamfleet::store::{
-    Committed, Holder, Parked, RELEASED, RETRY,
+    Committed, Holder, Parked, RELEASED, RETRY, Scope,
     Settled::{self, *},
 };
 
@@ -87,7 +87,7 @@ async fn a_retry_is_found_exactly_when_it_is_due() {
     let due: u64 = b.cli(&format!("HGET {ATTEMPTS} 1-0:due"));
     let before = b.snapshot();
     assert!(
-        b.me.reclaim(&mut b.redis, LEASE, 9)
+        b.me.reclaim(&mut b.redis, Scope::All, LEASE, 9)
             .await
             .unwrap()
             .claimed
@@ -97,7 +97,11 @@ async fn a_retry_is_found_exactly_when_it_is_due() {
 
     let claim = async {
         loop {
-            let claimed = b.me.reclaim(&mut b.redis, LEASE, 9).await.unwrap().claimed;
+            let claimed =
+                b.me.reclaim(&mut b.redis, Scope::All, LEASE, 9)
+                    .await
+                    .unwrap()
+                    .claimed;
             if let Some(claimed) = claimed.into_iter().next() {
                 break claimed;
             }
@@ -139,7 +143,7 @@ async fn a_delay_longer_than_the_lease_is_parked_again() {
     let record = b.show(ATTEMPTS);
     b.give(RETRY, LEASE, [1]); // a lease later
     assert!(
-        b.me.reclaim(&mut b.redis, LEASE, 9)
+        b.me.reclaim(&mut b.redis, Scope::All, LEASE, 9)
             .await
             .unwrap()
             .claimed
@@ -179,7 +183,7 @@ async fn released_deliveries_are_claimed_at_once_and_uncharged() {
         ..b.me.clone()
     };
     let claimed = other
-        .reclaim(&mut b.redis, 3_600_000, 9)
+        .reclaim(&mut b.redis, Scope::All, 3_600_000, 9)
         .await
         .unwrap()
         .claimed;
