@@ -10,10 +10,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::context::Environment;
 use super::delivery::{AttemptLog, Delivery, Start};
 use super::execute::execute;
-use super::handler::Handler;
+use super::handler::{Environment, Handler};
 use super::held::Held;
 use super::settle::Ack;
 use super::throttle::Throttle;

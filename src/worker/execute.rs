@@ -10,11 +10,9 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinError;
 
-use super::context::Context;
 use super::core::Core;
 use super::delivery::{Delivery, GivenUp, Next, Start, after_failure, truncate};
-use super::effects::Effects;
-use super::handler::Handler;
+use super::handler::{Context, Effects, Handler};
 use super::settle::{Ack, report, until_answered};
 use crate::error::{Failure, HandlerError};
 use crate::event::Event;

@@ -5,15 +5,13 @@
 //! | fetch | reads new entries, never more than there are free slots |
 //! | execute | runs the handler for one delivery and settles by what it returned |
 //! | settle | sends what ends deliveries until Redis has answered |
-//! | reclaim | brings back what is due or lost its worker |
+//! | reclaim | brings back with XAUTOCLAIM what is due or lost its worker |
 //! | renew | signs of life for what is held, from a thread of its own |
 //!
-//! A service implements [`Handler`] and calls [`main`].
+//! A service implements [`Handler`] and calls [`main`]; what it sees is in `handler`.
 
-mod context;
 mod core;
 mod delivery;
-mod effects;
 mod execute;
 mod fetch;
 mod handler;
@@ -24,11 +22,9 @@ mod run;
 mod settle;
 mod throttle;
 
-pub use context::{Context, History, NewEvent, StoredEvent};
 pub use core::Stop;
 pub use delivery::{Attempt, AttemptLog};
-pub use effects::EffectError;
-pub use handler::Handler;
+pub use handler::{Context, EffectError, Handler, History, NewEvent, StoredEvent};
 pub use run::{WorkerError, WorkerOptions, run};
 
 /// The `main` of a worker binary. It lives in the process layer and is offered here because a

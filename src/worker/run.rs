@@ -7,9 +7,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
-use super::context::Environment;
 use super::core::{Core, DueTimes, Source, Stop};
-use super::handler::Handler;
+use super::handler::{Environment, Handler};
 use super::held::Held;
 use super::throttle::Throttle;
 use super::{fetch, reclaim, renew, settle};

@@ -1,10 +1,19 @@
-//! What a service implements.
+//! What a service implements, and what it holds while it works on a delivery.
+
+mod context;
+mod effects;
+mod history;
 
 use std::future::Future;
 
-use super::Context;
 use crate::error::HandlerError;
 use crate::event::Event;
+
+pub use context::Context;
+pub(crate) use context::Environment;
+pub use effects::EffectError;
+pub(crate) use effects::Effects;
+pub use history::{History, NewEvent, StoredEvent};
 
 /// A service: what it does with each event that routing.yaml sends it.
 ///

@@ -1,0 +1,105 @@
+//! The scripts: one `.lua` file each, which documents its KEYS, ARGV and answers; here they are
+//! named, flagged and called. Settling and trimming, and what a worker needs to start, may run
+//! when Redis is out of memory (`allow-oom`), because only they can free any; bringing in new
+//! work (routing, redriving) may not.
+//!
+//! | file | what its scripts do |
+//! |---|---|
+//! | settle | end a delivery: commit, retry later, release, dead-letter |
+//! | claim | get and keep deliveries: reclaim, take over, mark, renew |
+//! | route | move a batch of the inbox on; redrive a letter |
+//! | groups | dataset, groups, live workers |
+//! | trim | cut history |
+
+mod claim;
+mod groups;
+mod route;
+mod settle;
+mod trim;
+
+use std::sync::LazyLock;
+
+use redis::{Script, ScriptInvocation};
+
+use super::codec::{EntryId, Fields};
+
+pub use claim::{Claimed, Reclaimed, Scope};
+pub use groups::{
+    Announce, Ensure, GroupState, Membership, Retired, ensure_group, join_fleet, register_worker,
+    retire_group,
+};
+pub use route::{RouteBatch, RouteCounts, Routed, redrive, route};
+pub use settle::{Committed, Parked, Settled};
+pub use trim::{Trimmed, trim};
+
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $name:ident = $flags:literal, $file:literal;)*) => {$(
+        $(#[$doc])*
+        static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!("#!lua", $flags, "\n", include_str!("../lua/prelude.lua"), include_str!($file)))
+        });
+    )*};
+}
+
+scripts! {
+    ACK = " flags=allow-oom", "../lua/ack.lua";
+    COMMIT = " flags=allow-oom", "../lua/commit.lua";
+    PARK = " flags=allow-oom", "../lua/park.lua";
+    DEAD_LETTER = " flags=allow-oom", "../lua/dead_letter.lua";
+    RECLAIM = " flags=allow-oom", "../lua/reclaim.lua";
+    MARK_STARTED = " flags=allow-oom", "../lua/mark_started.lua";
+    TAKE_OVER = " flags=allow-oom", "../lua/take_over.lua";
+    RENEW = " flags=allow-oom", "../lua/renew.lua";
+    TRIM = " flags=allow-oom", "../lua/trim.lua";
+    DROP_CONSUMER = " flags=allow-oom", "../lua/drop_consumer.lua";
+    REGISTER_WORKER = " flags=allow-oom", "../lua/register_worker.lua";
+    ROUTE = "", "../lua/route.lua";
+    JOIN_FLEET = " flags=allow-oom", "../lua/join_fleet.lua";
+    ENSURE_GROUP = " flags=allow-oom", "../lua/ensure_group.lua";
+    RETIRE_GROUP = " flags=allow-oom", "../lua/retire_group.lua";
+    REDRIVE = "", "../lua/redrive.lua";
+}
+
+/// A delivery as the fence knows it: which entry, under which delivery count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fence {
+    /// The entry.
+    pub id: EntryId,
+    /// Redis' delivery count when it was handed to us.
+    pub count: u64,
+}
+
+/// The group and consumer on whose behalf a script runs, and the keys of their stream.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// Key of the stream.
+    pub stream: String,
+    /// Key of the hash of troubled deliveries.
+    pub attempts: String,
+    /// Key of the counters.
+    pub stats: String,
+    /// Group: the subscriber.
+    pub group: String,
+    /// Consumer: `<name>.<nonce>`.
+    pub consumer: String,
+    /// Whether settled entries are deleted (a redrive stream) or kept as history.
+    pub delete_settled: bool,
+}
+
+/// Idle time that makes a delivery claimable whatever the lease (which is an hour at most).
+pub const BEYOND_ANY_LEASE_MS: u64 = 24 * 3600 * 1000;
+
+/// Reserved consumer that holds what waits for its next attempt.
+pub const RETRY: &str = "retry";
+/// Reserved consumer that holds what was given back unstarted.
+pub const RELEASED: &str = "released";
+
+fn flag(value: bool) -> &'static str {
+    if value { "1" } else { "0" }
+}
+
+fn push_fields(call: &mut ScriptInvocation<'_>, fields: &Fields) {
+    for (name, value) in &fields.0 {
+        call.arg(name.as_slice()).arg(value.as_slice());
+    }
+}

@@ -1,0 +1,201 @@
+//! What ends a delivery. Each call is fenced: on a delivery that is another's it changes no byte.
+
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, ParsingError, RedisError, Script, ScriptInvocation, Value};
+
+use super::super::codec::Fields;
+use super::{
+    ACK, BEYOND_ANY_LEASE_MS, COMMIT, DEAD_LETTER, Fence, Holder, PARK, RELEASED, RETRY, flag,
+    push_fields,
+};
+
+/// What became of an attempt to settle a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It was ours and is settled now.
+    Done,
+    /// It is not pending any more. After a resend: the first send did it.
+    Gone,
+    /// It belongs to another consumer by now; nothing was written.
+    Fenced,
+    /// Its entry was deleted under us.
+    Lost,
+}
+
+impl FromRedisValue for Settled {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        let text = String::from_redis_value(value)?;
+        Self::parse(&text)
+            .ok_or_else(|| format!("unknown answer {text:?} of a settle script").into())
+    }
+}
+
+impl Settled {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "HELD" => Self::Done,
+            "GONE" => Self::Gone,
+            "FENCED" => Self::Fenced,
+            "LOST" => Self::Lost,
+            _ => return None,
+        })
+    }
+}
+
+/// What became of a commit with effects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// As for every settle.
+    Settled(Settled),
+    /// A condition no longer held; nothing was written.
+    Conflict,
+    /// An effect could not be applied; nothing was written. Why.
+    Invalid(String),
+}
+
+impl FromRedisValue for Committed {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        let mut words = Vec::<String>::from_redis_value(value)?.into_iter();
+        let word = words.next().unwrap_or_default();
+        match (word.as_str(), Settled::parse(&word)) {
+            (_, Some(settled)) => Ok(Self::Settled(settled)),
+            ("CONFLICT", _) => Ok(Self::Conflict),
+            ("INVALID", _) => Ok(Self::Invalid(words.next().unwrap_or_default())),
+            _ => Err(format!("unknown answer {word:?} of the commit script").into()),
+        }
+    }
+}
+
+/// A delivery that is to be tried again later.
+#[derive(Clone, Debug)]
+pub struct Parked {
+    /// Which delivery.
+    pub fence: Fence,
+    /// After how many milliseconds.
+    pub delay_ms: u64,
+    /// The log of recorded failures; empty leaves what is there.
+    pub log: String,
+    /// Whether this run was marked as started: the mark is taken back, it had an outcome.
+    pub marked: bool,
+}
+
+impl Holder {
+    /// A script on this group's stream and its record of troubled deliveries.
+    pub(super) fn settle<'a>(&'a self, script: &'a Script) -> ScriptInvocation<'a> {
+        let mut call = script.key(&self.stream);
+        call.key(&self.attempts);
+        call
+    }
+
+    /// Acknowledges deliveries without effects; `troubled`: it has a record in `attempts`.
+    pub async fn ack(
+        &self,
+        connection: &mut MultiplexedConnection,
+        deliveries: &[(Fence, bool)],
+    ) -> Result<Vec<Settled>, RedisError> {
+        let mut call = self.settle(&ACK);
+        call.arg(&self.group)
+            .arg(&self.consumer)
+            .arg(flag(self.delete_settled));
+        for (fence, troubled) in deliveries {
+            call.arg(fence.id.to_string())
+                .arg(fence.count)
+                .arg(flag(*troubled));
+        }
+        call.invoke_async(connection).await
+    }
+
+    /// Commits one delivery with effects. `keys` and `request` come from the effects' encoder.
+    pub async fn commit(
+        &self,
+        connection: &mut MultiplexedConnection,
+        fence: Fence,
+        troubled: bool,
+        inbox: &str,
+        keys: &[String],
+        request: &[Vec<u8>],
+    ) -> Result<Committed, RedisError> {
+        let mut call = self.settle(&COMMIT);
+        call.key(inbox).key(keys);
+        call.arg(&self.group)
+            .arg(&self.consumer)
+            .arg(fence.id.to_string())
+            .arg(fence.count);
+        call.arg(flag(troubled))
+            .arg(flag(self.delete_settled))
+            .arg(request);
+        call.invoke_async(connection).await
+    }
+
+    /// Hands deliveries to the consumer [`RETRY`], from which they come back after their delay.
+    pub async fn retry_later(
+        &self,
+        connection: &mut MultiplexedConnection,
+        lease_ms: u64,
+        deliveries: &[Parked],
+    ) -> Result<Vec<Settled>, RedisError> {
+        self.park(connection, RETRY, lease_ms, deliveries).await
+    }
+
+    /// Hands deliveries to the consumer [`RELEASED`], from which anyone may claim them at once.
+    /// The flag tells whether this run of it was marked as started.
+    pub async fn release(
+        &self,
+        connection: &mut MultiplexedConnection,
+        deliveries: &[(Fence, bool)],
+    ) -> Result<Vec<Settled>, RedisError> {
+        let parked: Vec<_> = deliveries
+            .iter()
+            .map(|&(fence, marked)| Parked {
+                fence,
+                delay_ms: 0,
+                log: String::new(),
+                marked,
+            })
+            .collect();
+        self.park(connection, RELEASED, BEYOND_ANY_LEASE_MS, &parked)
+            .await
+    }
+
+    async fn park(
+        &self,
+        connection: &mut MultiplexedConnection,
+        target: &str,
+        lease_ms: u64,
+        deliveries: &[Parked],
+    ) -> Result<Vec<Settled>, RedisError> {
+        let mut call = self.settle(&PARK);
+        call.key(&self.stats)
+            .arg(&self.group)
+            .arg(&self.consumer)
+            .arg(target)
+            .arg(lease_ms);
+        for parked in deliveries {
+            call.arg(parked.fence.id.to_string())
+                .arg(parked.fence.count);
+            call.arg(parked.delay_ms)
+                .arg(&parked.log)
+                .arg(flag(parked.marked));
+        }
+        call.invoke_async(connection).await
+    }
+
+    /// Gives a delivery up; `letter` are the fields of the dead letter.
+    pub async fn dead_letter(
+        &self,
+        connection: &mut MultiplexedConnection,
+        fence: Fence,
+        dead: &str,
+        letter: &Fields,
+    ) -> Result<Settled, RedisError> {
+        let mut call = self.settle(&DEAD_LETTER);
+        call.key(dead);
+        call.arg(&self.group)
+            .arg(&self.consumer)
+            .arg(fence.id.to_string())
+            .arg(fence.count);
+        call.arg(flag(self.delete_settled));
+        push_fields(&mut call, letter);
+        call.invoke_async(connection).await
+    }
+}
