@@ -150,7 +150,11 @@ fn hash_value(hash: &mut Xxh3, value: &Value) {
         Value::Null => tagged(0, 0),
         Value::Bool(v) => tagged(1, usize::from(*v)),
         Value::Number(v) => {
-            let text = v.to_string();
+            // 1 and 1.0 are the same double.
+            let whole = v
+                .as_f64()
+                .filter(|f| v.is_f64() && f.fract() == 0.0 && f.abs() < 9e15);
+            let text = whole.map_or_else(|| v.to_string(), |f| (f as i64).to_string());
             tagged(2, text.len());
             hash.update(text.as_bytes());
         }
@@ -327,7 +331,7 @@ mod tests {
         };
         assert_eq!(
             hash(r#"{"a":1,"b":[2.5]}"#),
-            hash(r#"{ "b": [2.50], "a": 1 }"#)
+            hash(r#"{ "b": [2.50], "a": 1.0 }"#)
         );
         for other in [
             r#"{"a":2,"b":[2.5]}"#,

@@ -31,7 +31,8 @@ impl Reloader {
     /// Starts with a configuration that was loaded.
     pub fn new(config: Config) -> Arc<Self> {
         let path = config.path.clone();
-        let seen = Mutex::new(fingerprint(&path, &config));
+        // Nothing counts as seen: what changed since it was loaded is found at the next look.
+        let seen = Mutex::default();
         Arc::new(Self {
             config: watch::Sender::new(Arc::new(config)),
             path,
@@ -46,13 +47,19 @@ impl Reloader {
 
     /// Reads the file now. The result is logged; the new configuration goes to subscribers.
     pub fn reload(&self) {
+        self.read_again(true);
+    }
+
+    fn read_again(&self, asked: bool) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let running = self.config.borrow().clone();
         // Remembered before reading: a change in between is seen at the next look.
         *seen = fingerprint(&self.path, &running);
         match Config::load(&self.path) {
             Ok(new) if new.content_hash == running.content_hash => {
-                tracing::info!(file = %self.path.display(), "read again: nothing has changed");
+                if asked {
+                    tracing::info!(file = %self.path.display(), "read again: nothing has changed");
+                }
             }
             Ok(new) if new.routing.namespace() != running.routing.namespace() => {
                 tracing::error!(file = %self.path.display(),
@@ -99,7 +106,7 @@ impl Reloader {
                 let changed = *reloader.seen.lock().unwrap_or_else(PoisonError::into_inner) != now;
                 // A file that is being copied changes from look to look: half of it may be valid.
                 if asked || (changed && now == before) {
-                    reloader.reload();
+                    reloader.read_again(asked);
                 }
                 now
             };

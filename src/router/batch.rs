@@ -1,17 +1,23 @@
 //! Batches: cut so that no script holds Redis up for long, sent until answered.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use redis::RedisError;
 
+use super::LEASE;
 use super::run::Router;
 use crate::fleet::ROUTER;
 use crate::retry::RECONNECT;
 use crate::store::{
-    self, Fence, Fields, RouteBatch, RouteCounts, Routed, StoreError, StreamField, is_dataset_gone,
+    self, Fence, Fields, Parked, RouteBatch, RouteCounts, Routed, StoreError, StreamField,
+    is_dataset_gone,
 };
 
 /// Most entries that are read at a time.
 const MAX_ENTRIES: usize = 256;
+/// How long an event waits whose stream cannot take it.
+const STUCK_DELAY: Duration = Duration::from_secs(20);
 /// Bytes of events in one script, unless a single event has more.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
@@ -128,7 +134,7 @@ impl Router {
     }
 
     /// Some key of the batch has the wrong type. What goes elsewhere is routed all the same; the
-    /// rest stays in the inbox, owed, and comes back after its lease until the key is repaired.
+    /// rest stays in the inbox, owed, and is tried again until the key is repaired.
     async fn send_apart(
         &self,
         entries: &[(Fence, Routed)],
@@ -158,11 +164,28 @@ impl Router {
                 Err(error) if is_wrong_type(&error) => {
                     tracing::error!(%error, stream = name, entries = part.len(),
                         "HALTED for this stream: repair or rename the key; its events wait in the inbox");
+                    self.set_aside(&part).await?;
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok(total)
+    }
+
+    /// Lets entries wait out of the way of what can be routed.
+    async fn set_aside(&self, entries: &[(Fence, Routed)]) -> Result<(), StoreError> {
+        let wait = |&(fence, _): &(Fence, Routed)| Parked {
+            fence,
+            delay_ms: STUCK_DELAY.as_millis() as u64,
+            log: String::new(),
+            starts: None,
+        };
+        let parked: Vec<_> = entries.iter().map(wait).collect();
+        let (inbox, lease) = (&self.inbox, LEASE.as_millis() as u64);
+        let answers = self
+            .link
+            .run(|mut c| async move { inbox.retry_later(&mut c, lease, &parked).await });
+        answers.await.map(drop)
     }
 }
 

@@ -254,22 +254,22 @@ impl Router {
     /// After a fault: what this router holds is older than anything unread, so it comes first.
     /// (A read whose answer was lost has handed entries to it that it does not know of.)
     async fn recover(&mut self, count: &mut ReadCount) -> Result<(), StoreError> {
-        let inbox = self.inbox.clone();
+        let (inbox, limit) = (self.inbox.clone(), count.get());
         loop {
-            let (holder, limit) = (inbox.clone(), count.get());
+            let holder = &inbox;
             let moved = self.link.run(|mut c| async move {
                 holder.take_over(&mut c, &holder.consumer, limit).await
             });
-            let moved = moved.await?;
-            self.reclaim(count).await?;
-            if moved < limit {
-                return Ok(());
+            if moved.await? < limit || self.stop.is_cancelled() {
+                break;
             }
         }
+        while self.reclaim(count).await? && !self.stop.is_cancelled() {}
+        Ok(())
     }
 
-    /// Brings back what a dead router had read.
-    async fn reclaim(&mut self, count: &mut ReadCount) -> Result<(), StoreError> {
+    /// Brings back what a dead router had read. Answers whether there was anything.
+    async fn reclaim(&mut self, count: &mut ReadCount) -> Result<bool, StoreError> {
         let (inbox, limit) = (self.inbox.clone(), count.get());
         let lease = LEASE.as_millis() as u64;
         let reclaimed = self
@@ -282,21 +282,17 @@ impl Router {
                 "LOST: the entry was deleted from the inbox while it was pending"
             );
         }
-        if !reclaimed.claimed.is_empty() {
+        let claimed = reclaimed.claimed.into_iter().map(|c| (c.fence, c.fields));
+        let entries: Vec<_> = claimed.collect();
+        let found = !entries.is_empty();
+        if found {
             tracing::info!(
-                entries = reclaimed.claimed.len(),
+                entries = entries.len(),
                 "routing what was read and not routed"
             );
         }
-        self.route(
-            reclaimed
-                .claimed
-                .into_iter()
-                .map(|c| (c.fence, c.fields))
-                .collect(),
-            count,
-        )
-        .await
+        self.route(entries, count).await?;
+        Ok(found)
     }
 
     async fn route(

@@ -19,8 +19,8 @@ use crate::retry::RECONNECT;
 /// How long a short command may go unanswered before its connection is given up.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Pooled connections, opened when they are needed. A handler that reads holds one.
-const POOL_SIZE: usize = 128;
+/// Pooled connections, opened when they are needed; each is held for one command.
+const POOL_SIZE: usize = 16;
 
 /// What can go wrong between us and Redis.
 #[derive(Debug, thiserror::Error)]
@@ -266,7 +266,7 @@ impl Link {
 
 /// After these the answers on a connection can no longer be trusted to belong to their
 /// questions, or the server behind it is not the one to write to.
-fn loses_connection(error: &RedisError) -> bool {
+pub fn loses_connection(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_unrecoverable_error()
         || matches!(

@@ -78,7 +78,6 @@ impl<H: Handler> Core<H> {
             fence,
             fields,
             starts: None,
-            marked: false,
             log: AttemptLog::default(),
             troubled: false,
             guard: self.held.hold(&source.holder, fence, since),
@@ -118,7 +117,7 @@ impl<H: Handler> Core<H> {
             let same = rest.iter().take_while(|d| d.stream == first.stream).count();
             let (batch, others) = rest.split_at(same);
             rest = others;
-            let fences: Vec<_> = batch.iter().map(|d| (d.fence, d.marked)).collect();
+            let fences: Vec<_> = batch.iter().map(|d| (d.fence, d.starts)).collect();
             let holder = first.holder.clone();
             let released = self
                 .link

@@ -24,8 +24,6 @@ pub(crate) struct Delivery {
     pub(crate) fields: Fields,
     /// `None` unless it lost its worker before; then its marked starts without an outcome.
     pub(crate) starts: Option<u32>,
-    /// Whether this run was marked as started.
-    pub(crate) marked: bool,
     pub(crate) log: AttemptLog,
     /// Whether `attempts` has a record of it.
     pub(crate) troubled: bool,

@@ -46,10 +46,12 @@ pub(crate) async fn execute<H: Handler>(
             "it lost its process three times, the last time with nothing else running in it";
         return core.give_up(delivery, GivenUp::Crashed, error).await;
     }
-    if let Some(starts) = delivery.starts
-        && !core.mark_started(&mut delivery, starts + 1).await
-    {
-        return;
+    if let Some(starts) = delivery.starts {
+        match core.mark_started(&mut delivery, starts + 1).await {
+            Some(Settled::Done) => {}
+            Some(_) => return,
+            None => return core.release(vec![delivery]).await,
+        }
     }
     let event = match read_event(&delivery) {
         Ok(event) => Arc::new(event),
@@ -67,8 +69,7 @@ pub(crate) async fn execute<H: Handler>(
             Ran::Failed(error) | Ran::Returned(Err(error), _) => error,
             Ran::Returned(Ok(()), cx) if cx.effects.is_empty() => {
                 core.throttle.available();
-                drop(permit);
-                return core.acknowledge(delivery).await;
+                return core.acknowledge(delivery, permit).await;
             }
             Ran::Returned(Ok(()), cx) => match core.commit(&delivery, cx.effects).await {
                 None => return,
@@ -152,21 +153,18 @@ impl<H: Handler> Core<H> {
         ran
     }
 
-    /// False: it is another's by now.
-    async fn mark_started(&self, delivery: &mut Delivery, starts: u32) -> bool {
-        let (holder, fence) = (delivery.holder.clone(), delivery.fence);
-        let answer = until_answered(&self.link, &self.stop.now, |mut c| {
-            let holder = holder.clone();
-            async move { holder.mark_started(&mut c, fence, starts).await }
-        });
-        delivery.marked = answer
-            .await
-            .is_some_and(|answer| answer.value == Settled::Done);
+    async fn mark_started(&self, delivery: &mut Delivery, starts: u32) -> Option<Settled> {
         delivery.troubled = true;
-        delivery.marked
+        let (holder, fence) = (&delivery.holder, delivery.fence);
+        let answer = until_answered(&self.link, &self.stop.now, |mut c| async move {
+            holder.mark_started(&mut c, fence, starts).await
+        });
+        answer.await.map(|answer| answer.value)
     }
 
-    async fn acknowledge(&self, delivery: Delivery) {
+    /// Hands the acknowledgement over, and then gives the slot back: so no more deliveries wait
+    /// for a stream that cannot be settled than there are slots.
+    async fn acknowledge(&self, delivery: Delivery, slot: OwnedSemaphorePermit) {
         let Delivery {
             holder,
             fence,
@@ -174,17 +172,15 @@ impl<H: Handler> Core<H> {
             guard,
             ..
         } = delivery;
-        // The receiver lives until every task has ended.
-        let sent = self
-            .acks
-            .send(Ack {
+        if let Ok(place) = self.acks.reserve().await {
+            drop(slot);
+            place.send(Ack {
                 holder,
                 fence,
                 troubled,
                 guard: Some(guard),
-            })
-            .await;
-        debug_assert!(sent.is_ok());
+            });
+        }
     }
 
     async fn commit(&self, delivery: &Delivery, effects: Effects) -> Option<Committed> {
@@ -276,7 +272,7 @@ impl<H: Handler> Core<H> {
             fence: delivery.fence,
             delay_ms: delay.as_millis() as u64,
             log,
-            marked: delivery.marked,
+            starts: delivery.starts,
         }];
         self.settle(delivery, "retry", |mut c| {
             let parked = &parked;

@@ -23,13 +23,32 @@ struct Grace {
     /// The connection on which time has passed undisturbed.
     epoch: u64,
     until: Instant,
+    /// What the server's clock said, and when; unknown until it has answered once.
+    clock: Option<(u64, Instant)>,
 }
+
+impl Grace {
+    /// What may be claimed by a request that is sent now.
+    fn scope(&self, lease: Duration) -> Scope {
+        match self.clock {
+            Some((server_ms, at)) if Instant::now() >= self.until => {
+                let patience = (lease / 6).max(MIN_PATIENCE);
+                Scope::AllBefore(server_ms + (at.elapsed() + patience).as_millis() as u64)
+            }
+            _ => Scope::Parked,
+        }
+    }
+}
+
+/// Requests that the server runs later than this are as if it had been away.
+const MIN_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Reclaims until told to stop. `after_outage`: Redis itself has just come back.
 pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>, after_outage: bool) {
     let mut grace = Grace {
         epoch: core.link.epoch(),
         until: Instant::now(),
+        clock: None,
     };
     if after_outage {
         grace.until += core.lease / 3;
@@ -62,6 +81,7 @@ impl<H: Handler> Core<H> {
                         *grace = Grace {
                             epoch: self.link.epoch(),
                             until,
+                            clock: None,
                         };
                         return;
                     }
@@ -79,7 +99,7 @@ impl<H: Handler> Core<H> {
     async fn reclaim(
         self: &Arc<Self>,
         source: &Source,
-        grace: &Grace,
+        grace: &mut Grace,
     ) -> Result<Option<bool>, StoreError> {
         // A slot first: a claim without one would start its lease for nothing.
         tokio::select! {
@@ -90,16 +110,17 @@ impl<H: Handler> Core<H> {
         let free = self
             .throttle
             .allowance(self.slots.available_permits().clamp(1, LIMIT));
-        let scope = match Instant::now() < grace.until {
-            true => Scope::Parked,
-            false => Scope::All,
-        };
+        let scope = grace.scope(self.lease);
         let lease = source.lease.as_millis() as u64;
         let (holder, since) = (source.holder.clone(), Instant::now());
         let exchange = |mut c| async move { holder.reclaim(&mut c, scope, lease, free).await };
         let Some(reclaimed) = self.link.run_on(grace.epoch, exchange).await? else {
             return Ok(None);
         };
+        grace.clock = Some((reclaimed.server_ms, Instant::now()));
+        if reclaimed.late {
+            return Ok(None);
+        }
         for id in &reclaimed.lost {
             tracing::error!(
                 stream = &*source.name,

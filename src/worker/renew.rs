@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::held::Held;
 use crate::retry::RECONNECT;
-use crate::store::{Fence, Holder, Redis, Settled, StoreError};
+use crate::store::{Fence, Holder, Redis, Settled, StoreError, loses_connection};
 
 /// Starts the thread. It ends when `stop` fires.
 pub(crate) fn spawn(
@@ -45,9 +45,11 @@ async fn run(redis: Redis, held: Held, lease: Duration) {
                 tokio::time::sleep(lease / 6).await;
             }
             Err(error) => {
-                connection = None;
-                failures += 1;
                 tracing::warn!(%error, failures, "cannot renew leases; trying again");
+                if error.redis().is_none_or(loses_connection) {
+                    connection = None;
+                    failures += 1;
+                }
                 tokio::time::sleep(RECONNECT.delay(failures).min(lease / 6)).await;
             }
         }
@@ -77,6 +79,7 @@ async fn renew(
             let since = Instant::now();
             match holder.renew(open, &fences).await {
                 Ok(answers) => note(held, &holder, tickets, answers, since),
+                Err(error) if loses_connection(&error) => return Err(redis.error(error)),
                 // One stream whose group is gone must not cost the others their leases.
                 Err(error) => failed = Some(redis.error(error)),
             }

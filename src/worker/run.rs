@@ -124,7 +124,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         renewing.clone(),
     )?;
     let settling = tokio::spawn(settle::run_acks(ack_queue, link.clone(), stop.now.clone()));
-    let reclaiming = tokio::spawn(reclaim::run(core.clone(), uptime < settings.lease));
+    let mut reclaiming = tokio::spawn(reclaim::run(core.clone(), uptime < settings.lease));
     let reloading = tokio::spawn(reload(core.clone(), config, settings_tx));
     tracing::info!(
         subscriber,
@@ -161,6 +161,8 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
             Ok(lost) => Err(lost.into()),
             Err(_) => Ok(()), // it panicked: stop in good order
         },
+        // A read that Redis does not answer; what it brings comes back after its lease.
+        () = out_of_time(&stop) => Ok(()),
     };
     stop.reading.cancel();
     if outcome.is_err() {
@@ -168,7 +170,10 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     }
 
     // Drain: the roles end first, then what they started, then the acknowledgements.
-    drop(reclaiming.await);
+    tokio::select! {
+        _ = &mut reclaiming => {}
+        () = out_of_time(&stop) => reclaiming.abort(),
+    }
     reloading.abort();
     core.tasks.close();
     core.tasks.wait().await;
@@ -186,6 +191,12 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     }
     leave(&link, &keys, &sources, &identity, &outcome).await;
     outcome
+}
+
+/// A moment after everything should have ended.
+async fn out_of_time(stop: &Stop) {
+    stop.now.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
 }
 
 /// The streams to read: those of our routes, and those on which a group of ours still owes

@@ -81,8 +81,8 @@ where
     }
 }
 
-/// Sends acknowledgements until the channel is closed: one task per stream, so that a stream
-/// that cannot be settled holds up no other.
+/// Sends acknowledgements until the channel is closed: one task per stream, so that streams wait
+/// for each other only when the queue of one is full.
 pub(crate) async fn run_acks(mut acks: mpsc::Receiver<Ack>, link: Link, end: CancellationToken) {
     let mut streams: HashMap<String, mpsc::Sender<Ack>> = HashMap::new();
     let mut tasks = JoinSet::new();

@@ -177,3 +177,32 @@ fn a_redis_that_evicts_is_refused() {
     assert_eq!(router.exit_code(), Some(78));
     assert!(router.log_text().contains("Set it to noeviction"));
 }
+
+/// Redis frozen for longer than a lease: nobody's running deliveries are taken away.
+#[test]
+fn a_frozen_redis_takes_nothing_from_the_living() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _workers = [
+        fleet.worker("probe-service", "a"),
+        fleet.worker("probe-service", "b"),
+    ];
+    let events: Vec<_> = (0..6)
+        .map(|_| event(json!({"do": "sleep", "ms": 4000})))
+        .collect();
+    fleet.publish(&events);
+    eventually("all are started", || {
+        (fleet.cli::<usize>("HLEN probe-service:started") == 6).then_some(())
+    });
+    fleet.server.signal("STOP");
+    std::thread::sleep(std::time::Duration::from_millis(2500)); // how long the fault lasts
+    fleet.server.signal("CONT");
+    eventually("all are handled", || {
+        (fleet.handled("probe-service").len() == 6).then_some(())
+    });
+    fleet.drained();
+    for one in &events {
+        let started: u64 = fleet.cli(&format!("HGET probe-service:started {}", id(one)));
+        assert_eq!(started, 1, "started once");
+    }
+}

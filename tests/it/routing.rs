@@ -300,3 +300,23 @@ fn large_events_are_routed_in_small_batches() {
     });
     assert!(fleet.dead("router").is_empty());
 }
+
+/// Events that their stream cannot take hold up neither recovery from a fault nor a stop.
+#[test]
+fn stuck_events_are_set_aside() {
+    let fleet = Fleet::new();
+    let mut router = fleet.router("r");
+    let _: () = fleet.cli("RENAME test-events aside");
+    let _: () = fleet.cli("SET test-events oops");
+    let stuck: Vec<_> = (0..300).map(|_| event(json!({}))).collect();
+    fleet.publish(&stuck);
+    router.wait_for_log("HALTED for this stream");
+    let _: i64 = fleet.cli("CLIENT KILL TYPE normal");
+    fleet.publish(&[typed("More.Happened", json!({}))]);
+    eventually("the other stream has its event", || {
+        (fleet.cli::<usize>("XLEN more-events") == 1).then_some(())
+    });
+    assert_eq!(fleet.cli::<usize>("XLEN inbox"), 300, "nothing is lost");
+    router.signal("TERM");
+    assert_eq!(router.exit_code(), Some(0));
+}

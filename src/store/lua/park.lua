@@ -1,7 +1,7 @@
 -- Hands deliveries to a reserved consumer (`retry`, `released`) from which XAUTOCLAIM finds
 -- them when they are due, whoever is alive then.
 -- KEYS: stream, attempts, stats
--- ARGV: group, consumer, target, lease (ms), then per delivery: id, count, delay (ms), log ('' leaves it), marked ('1': this run was marked as started)
+-- ARGV: group, consumer, target, lease (ms), then per delivery: id, count, delay (ms), log ('' leaves it), starts without an outcome ('' leaves them)
 -- Answers per delivery: HELD (done), GONE, FENCED, LOST (the entry was deleted under us).
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
@@ -20,8 +20,8 @@ for i = 5, #ARGV, 5 do
       state = 'LOST'
     else
       redis.call('HSET', KEYS[2], id .. ':due', string.format('%.0f', now + delay))
-      -- This start had an outcome.
-      if ARGV[i + 4] == '1' then redis.call('HINCRBY', KEYS[2], id .. ':starts', -1) end
+      -- This start had an outcome: the marks are again those of before.
+      if ARGV[i + 4] ~= '' then redis.call('HSET', KEYS[2], id .. ':starts', ARGV[i + 4]) end
       if ARGV[i + 3] ~= '' then redis.call('HSET', KEYS[2], id, ARGV[i + 3]) end
     end
   end

@@ -3,12 +3,16 @@
 -- entry per call: it reads the clock again, and a wider call could claim what became due in
 -- between, of which nobody asked who had it.
 -- KEYS: stream, attempts, stats
--- ARGV: group, consumer, lease (ms), limit, 'all' or 'parked' (only what no living worker runs)
--- Answers {claimed, ids of deleted entries, how many were parked again}; claimed: {id, fields, count, starts, log}, where
+-- ARGV: group, consumer, lease (ms), limit, 'all' or 'parked' (only what no living worker runs),
+--       the last moment (ms, 1970, this server's clock) to claim all, or ''
+-- Answers {claimed, ids of deleted entries, how many were parked again, now, late ('1'/'0')}; claimed: {id, fields, count, starts, log}, where
 -- starts is -1 unless the delivery lost its worker: then it is marked before it runs again
 -- (mark_started.lua), and starts says how many such marks it has so far.
 local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local due
+local now, due = now_ms(), nil
+-- A server that was frozen, or swapped, runs what was sent before: by now the living could not
+-- renew, and all their leases look expired.
+if ARGV[6] ~= '' and now > tonumber(ARGV[6]) then return {{}, {}, 0, now, '1'} end
 if ARGV[5] == 'all' then
   due = redis.call('XPENDING', KEYS[1], group, 'IDLE', lease, '-', '+', ARGV[4])
 else
@@ -17,10 +21,10 @@ else
     due = redis.call('XPENDING', KEYS[1], group, 'IDLE', lease, '-', '+', ARGV[4], 'released')
   end
 end
-if #due == 0 then return {{}, {}, 0} end
+if #due == 0 then return {{}, {}, 0, now, '0'} end
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
-local now, claimed, lost, parked_again = now_ms(), {}, {}, 0
+local claimed, lost, parked_again = {}, {}, 0
 local owners = {}
 for _, pending in ipairs(due) do owners[pending[1]] = pending[2] end
 for _, pending in ipairs(due) do
@@ -48,4 +52,4 @@ for _, pending in ipairs(due) do
     end
   end
 end
-return {claimed, lost, parked_again}
+return {claimed, lost, parked_again, now, '0'}

@@ -14,6 +14,8 @@ use super::{
 pub enum Scope {
     /// Whatever is due.
     All,
+    /// Whatever is due, if the server runs this before that time of its clock (ms, 1970).
+    AllBefore(u64),
     /// Only what the reserved consumers hold: no living worker can be running it.
     Parked,
 }
@@ -27,6 +29,10 @@ pub struct Reclaimed {
     pub lost: Vec<String>,
     /// How many surfaced before they were due, because their delay exceeds the lease.
     pub parked_again: usize,
+    /// The server's clock, ms since 1970.
+    pub server_ms: u64,
+    /// Whether the server ran it too late to claim anything.
+    pub late: bool,
 }
 
 impl Reclaimed {
@@ -79,14 +85,21 @@ impl Holder {
             .arg(lease_ms)
             .arg(limit)
             .arg(match scope {
-                Scope::All => "all",
+                Scope::All | Scope::AllBefore(_) => "all",
                 Scope::Parked => "parked",
+            })
+            .arg(match scope {
+                Scope::AllBefore(moment) => moment.to_string(),
+                Scope::All | Scope::Parked => String::new(),
             });
-        let (claimed, lost, parked_again) = call.invoke_async(connection).await?;
+        let (claimed, lost, parked_again, server_ms, late): (_, _, _, _, u8) =
+            call.invoke_async(connection).await?;
         Ok(Reclaimed {
             claimed,
             lost,
             parked_again,
+            server_ms,
+            late: late == 1,
         })
     }
 

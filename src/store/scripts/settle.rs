@@ -75,8 +75,8 @@ pub struct Parked {
     pub delay_ms: u64,
     /// The log of recorded failures; empty leaves what is there.
     pub log: String,
-    /// Whether this run was marked as started: the mark is taken back, it had an outcome.
-    pub marked: bool,
+    /// The marked starts before this run, which had an outcome; `None` leaves what is there.
+    pub starts: Option<u32>,
 }
 
 impl Holder {
@@ -138,19 +138,19 @@ impl Holder {
     }
 
     /// Hands deliveries to the consumer [`RELEASED`], from which anyone may claim them at once.
-    /// The flag tells whether this run of it was marked as started.
+    /// With the marked starts before this run, as in [`Parked`].
     pub async fn release(
         &self,
         connection: &mut MultiplexedConnection,
-        deliveries: &[(Fence, bool)],
+        deliveries: &[(Fence, Option<u32>)],
     ) -> Result<Vec<Settled>, RedisError> {
         let parked: Vec<_> = deliveries
             .iter()
-            .map(|&(fence, marked)| Parked {
+            .map(|&(fence, starts)| Parked {
                 fence,
                 delay_ms: 0,
                 log: String::new(),
-                marked,
+                starts,
             })
             .collect();
         self.park(connection, RELEASED, BEYOND_ANY_LEASE_MS, &parked)
@@ -175,7 +175,7 @@ impl Holder {
                 .arg(parked.fence.count);
             call.arg(parked.delay_ms)
                 .arg(&parked.log)
-                .arg(flag(parked.marked));
+                .arg(parked.starts.map(|n| n.to_string()).unwrap_or_default());
         }
         call.invoke_async(connection).await
     }

@@ -29,7 +29,6 @@ pub struct Context {
     attempt: u32,
     stop: CancellationToken,
     heeds_stop: bool,
-    connection: Option<deadpool_redis::Connection>,
     pub(crate) effects: Effects,
 }
 
@@ -55,7 +54,6 @@ impl Context {
             attempt,
             stop,
             heeds_stop: false,
-            connection: None,
             effects: Effects::default(),
         }
     }
@@ -91,23 +89,18 @@ impl Context {
     ) -> Result<T, HandlerError> {
         // Redis away is nobody's fault: it must not charge an attempt.
         let away = |e: StoreError| HandlerError::unavailable(e);
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(self.env.redis.pool().await.map_err(away)?),
-        };
-        match command.query_async(connection).await {
-            Ok(answer) => Ok(answer),
-            Err(e) => {
-                let wrong_type = e.code() == Some("WRONGTYPE");
-                self.connection = None;
-                let e = self.env.redis.error(e);
-                Err(if wrong_type {
-                    HandlerError::retry(e)
-                } else {
-                    away(e)
-                })
+        // Given back at once: a handler that calls a slow service between two reads must not keep
+        // others from reading.
+        let mut connection = self.env.redis.pool().await.map_err(away)?;
+        command.query_async(&mut connection).await.map_err(|e| {
+            let wrong_type = e.code() == Some("WRONGTYPE");
+            let e = self.env.redis.error(e);
+            if wrong_type {
+                HandlerError::retry(e)
+            } else {
+                away(e)
             }
-        }
+        })
     }
 
     fn own(&self, key: &str) -> String {

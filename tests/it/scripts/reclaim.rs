@@ -59,7 +59,7 @@ async fn parking_takes_the_mark_of_this_run_back() {
     b.me.mark_started(&mut b.redis, fence(1, 1), 2)
         .await
         .unwrap();
-    let answer = b.me.release(&mut b.redis, &[(fence(1, 1), true)]).await;
+    let answer = b.me.release(&mut b.redis, &[(fence(1, 1), Some(1))]).await;
     assert_eq!(answer.unwrap(), [Settled::Done]);
     let (claimed, _) = b.reclaim(9).await;
     assert_eq!(claimed[0].starts, Some(1));
@@ -268,4 +268,21 @@ async fn in_the_grace_period_only_the_parked_come_back() {
     }
     assert_eq!(back, [2, 3]);
     assert_eq!(b.held_by(1), Some((DEAD.into(), 1)));
+}
+
+/// A request that a frozen server runs late claims nothing from the living.
+#[tokio::test]
+async fn a_late_request_claims_nothing() {
+    let mut b = Bench::pending(1).await;
+    b.give(DEAD, LEASE, [1]);
+    let before = b.snapshot();
+    let late =
+        b.me.reclaim(&mut b.redis, Scope::AllBefore(5), LEASE, 9)
+            .await
+            .unwrap();
+    assert!(late.late && !late.found_any());
+    assert_eq!(b.snapshot(), before);
+    let soon = Scope::AllBefore(late.server_ms + 60_000);
+    let back = b.me.reclaim(&mut b.redis, soon, LEASE, 9).await.unwrap();
+    assert!(!back.late && back.claimed.len() == 1);
 }

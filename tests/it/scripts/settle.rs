@@ -15,7 +15,7 @@ fn parked(id: u64, count: u64, delay_ms: u64, log: &str) -> Parked {
         fence: fence(id, count),
         delay_ms,
         log: log.into(),
-        marked: false,
+        starts: None,
     }
 }
 
@@ -173,7 +173,7 @@ async fn released_deliveries_are_claimed_at_once_and_uncharged() {
     let mut b = Bench::pending(2).await;
     b.run(&format!("HSET {ATTEMPTS} 1-0 [1] 1-0:starts 1"));
     let settled =
-        b.me.release(&mut b.redis, &[(fence(1, 1), false), (fence(2, 1), false)])
+        b.me.release(&mut b.redis, &[(fence(1, 1), None), (fence(2, 1), None)])
             .await
             .unwrap();
     assert_eq!(settled, [Done, Done]);
@@ -267,10 +267,10 @@ async fn a_fenced_settle_changes_no_byte() {
             fence,
             delay_ms: 10,
             log: "[2]".into(),
-            marked: false,
+            starts: None,
         }];
         answers.extend(me.retry_later(redis, LEASE, &parked).await.unwrap());
-        answers.extend(me.release(redis, &[(fence, false)]).await.unwrap());
+        answers.extend(me.release(redis, &[(fence, None)]).await.unwrap());
         answers.extend(me.renew(redis, &[fence]).await.unwrap());
         answers.push(
             me.dead_letter(redis, fence, "dead:x", &letter)
