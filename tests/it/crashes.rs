@@ -31,16 +31,7 @@ fn killed_workers_lose_nothing_and_repeat_nothing() {
         });
     }
     let _worker = fleet.worker("probe-service", "w");
-    eventually("all are handled", || {
-        (fleet.handled("probe-service").len() == 120).then_some(())
-    });
-    fleet.drained();
-    assert!(
-        fleet
-            .handled("probe-service")
-            .values()
-            .all(|&times| times == 1)
-    );
+    fleet.handles_each_once("probe-service", 120);
     assert!(
         fleet.dead("probe-service").is_empty(),
         "a crash charges nobody"
@@ -56,9 +47,7 @@ fn a_restarted_worker_takes_over_at_once() {
     let worker = fleet.worker("probe-service", "w");
     let slow = event(json!({"do": "sleep", "ms": 300}));
     fleet.publish(std::slice::from_ref(&slow));
-    eventually("it is started", || {
-        fleet.cli::<Option<u64>>(&format!("HGET probe-service:started {}", id(&slow)))
-    });
+    eventually("it is started", || fleet.starts(&slow));
     worker.signal("KILL");
     let _worker = fleet.worker("probe-service", "w");
     eventually("it is handled", || {
@@ -87,9 +76,7 @@ fn a_frozen_worker_is_fenced() {
         .map(|_| event(json!({"do": "sleep", "ms": 400})))
         .collect();
     fleet.publish(&events);
-    eventually("all are started", || {
-        (fleet.cli::<usize>("HLEN probe-service:started") == 4).then_some(())
-    });
+    eventually("all are started", || (fleet.started() == 4).then_some(()));
     frozen.signal("STOP");
     let _other = fleet.worker("probe-service", "other");
     eventually("the other handles them", || {
@@ -152,9 +139,7 @@ fn a_stopped_worker_drains_and_leaves_no_trace() {
         .map(|_| event(json!({"do": "sleep", "ms": 300})))
         .collect();
     fleet.publish(&events);
-    eventually("some are started", || {
-        (fleet.cli::<usize>("HLEN probe-service:started") >= 8).then_some(())
-    });
+    eventually("some are started", || (fleet.started() >= 8).then_some(()));
     worker.signal("TERM");
     assert_eq!(worker.exit_code(), Some(0));
     let started: usize = fleet.cli("HLEN probe-service:started");
@@ -176,15 +161,7 @@ fn a_stopped_worker_drains_and_leaves_no_trace() {
     );
     assert!(!fleet.cli::<bool>("EXISTS worker:probe-service:w"));
     let _next = fleet.worker("probe-service", "x");
-    eventually("the rest is handled", || {
-        (fleet.handled("probe-service").len() == 20).then_some(())
-    });
-    assert!(
-        fleet
-            .handled("probe-service")
-            .values()
-            .all(|&times| times == 1)
-    );
+    fleet.handles_each_once("probe-service", 20);
 }
 
 /// What is not done at the drain deadline is given back uncharged, and claimed at once.
@@ -196,9 +173,7 @@ fn what_does_not_finish_in_time_is_released() {
     let mut worker = fleet.worker("probe-service", "w");
     let slow = event(json!({"do": "sleep", "ms": 1500}));
     fleet.publish(std::slice::from_ref(&slow));
-    eventually("it is started", || {
-        fleet.cli::<Option<u64>>(&format!("HGET probe-service:started {}", id(&slow)))
-    });
+    eventually("it is started", || fleet.starts(&slow));
     worker.signal("TERM");
     worker.wait_for_log("stopping");
     worker.signal("TERM"); // the second asks to end at once, as the deadline does
@@ -243,16 +218,7 @@ fn routers_share_the_inbox_and_drop_duplicates() {
     routers[0].signal("KILL");
     fleet.publish(&events[..20]);
     let _again = fleet.router("a");
-    eventually("all are handled", || {
-        (fleet.handled("probe-service").len() == 400).then_some(())
-    });
-    fleet.drained();
-    assert!(
-        fleet
-            .handled("probe-service")
-            .values()
-            .all(|&times| times == 1)
-    );
+    fleet.handles_each_once("probe-service", 400);
     assert_eq!(fleet.cli::<usize>("XLEN test-events"), 400);
     assert_eq!(fleet.cli::<usize>("HGET stats:router duplicates"), 100);
 }
@@ -267,9 +233,7 @@ fn a_stop_does_not_wait_for_a_redis_that_is_away() {
         .map(|_| event(json!({"do": "sleep", "ms": 100})))
         .collect();
     fleet.publish(&events);
-    eventually("some are started", || {
-        (fleet.cli::<usize>("HLEN probe-service:started") >= 8).then_some(())
-    });
+    eventually("some are started", || (fleet.started() >= 8).then_some(()));
     drop(router);
     fleet.server.kill();
     worker.signal("TERM");
@@ -279,15 +243,7 @@ fn a_stop_does_not_wait_for_a_redis_that_is_away() {
     fleet.server.run();
     let _router = fleet.router("r");
     let _worker = fleet.worker("probe-service", "w");
-    eventually("all are handled", || {
-        (fleet.handled("probe-service").len() == 30).then_some(())
-    });
-    assert!(
-        fleet
-            .handled("probe-service")
-            .values()
-            .all(|&times| times == 1)
-    );
+    fleet.handles_each_once("probe-service", 30);
 }
 
 /// A handler that asks to be told of a stop and gives way is not charged for it.
@@ -300,8 +256,7 @@ fn giving_way_to_a_stop_is_not_charged() {
     for life in 1..=4 {
         let mut worker = fleet.worker("probe-service", "w");
         eventually("it is started", || {
-            let started =
-                fleet.cli::<Option<u64>>(&format!("HGET probe-service:started {}", id(&giving)));
+            let started = fleet.starts(&giving);
             (started == Some(life)).then_some(())
         });
         worker.signal("TERM");

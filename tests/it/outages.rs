@@ -27,16 +27,7 @@ fn redis_restarted_under_load() {
         fleet.server.kill();
         fleet.server.run();
     }
-    eventually("all are handled", || {
-        (fleet.handled("probe-service").len() == 300).then_some(())
-    });
-    fleet.drained();
-    assert!(
-        fleet
-            .handled("probe-service")
-            .values()
-            .all(|&times| times == 1)
-    );
+    fleet.handles_each_once("probe-service", 300);
     assert!(
         fleet.dead("probe-service").is_empty(),
         "an outage charges nobody"
@@ -191,9 +182,7 @@ fn a_frozen_redis_takes_nothing_from_the_living() {
         .map(|_| event(json!({"do": "sleep", "ms": 4000})))
         .collect();
     fleet.publish(&events);
-    eventually("all are started", || {
-        (fleet.cli::<usize>("HLEN probe-service:started") == 6).then_some(())
-    });
+    eventually("all are started", || (fleet.started() == 6).then_some(()));
     fleet.server.signal("STOP");
     std::thread::sleep(std::time::Duration::from_millis(2500)); // how long the fault lasts
     fleet.server.signal("CONT");

@@ -37,10 +37,7 @@ fn a_failing_event_is_tried_three_times_and_set_aside_with_its_history() {
         [1, 2, 3]
     );
     assert!(attempts[0]["worker"].as_str().unwrap().starts_with("w."));
-    assert_eq!(
-        fleet.cli::<u64>(&format!("HGET probe-service:started {}", id(&failing))),
-        3
-    );
+    assert_eq!(fleet.starts(&failing).unwrap(), 3);
     assert_eq!(fleet.handled("probe-service"), [(id(&fine), 1)].into());
     assert!(
         !fleet.cli::<bool>("EXISTS attempts:test-events:probe-service"),
@@ -94,10 +91,7 @@ fn each_kind_of_failure_ends_as_it_should() {
             .unwrap()
     };
     assert_eq!(letter(1)["reason"], "rejected");
-    assert_eq!(
-        fleet.cli::<u64>(&format!("HGET probe-service:started {}", id(&events[1]))),
-        1
-    );
+    assert_eq!(fleet.starts(&events[1]).unwrap(), 1);
     assert_eq!(letter(2)["reason"], "exhausted");
     assert!(letter(2)["error"].contains("panicked: told to panic"));
     assert!(
@@ -165,11 +159,7 @@ fn a_long_handler_keeps_its_delivery() {
     });
     fleet.drained();
     for one in &events {
-        assert_eq!(
-            fleet.cli::<u64>(&format!("HGET probe-service:started {}", id(one))),
-            1,
-            "started once"
-        );
+        assert_eq!(fleet.starts(one).unwrap(), 1, "started once");
     }
 }
 
@@ -289,18 +279,13 @@ fn what_waits_for_a_slot_is_not_taken_away() {
             .then_some(())
     });
     let first = fleet.worker("probe-service", "a");
-    eventually("the long one is started", || {
-        fleet.cli::<Option<u64>>(&format!("HGET probe-service:started {}", id(&long)))
-    });
+    eventually("the long one is started", || fleet.starts(&long));
     let _second = fleet.worker("probe-service", "b");
     eventually("both are handled", || {
         (fleet.handled("probe-service").len() == 2).then_some(())
     });
     for one in [&long, &waiting] {
-        assert_eq!(
-            fleet.cli::<u64>(&format!("HGET probe-service:started {}", id(one))),
-            1
-        );
+        assert_eq!(fleet.starts(one).unwrap(), 1);
     }
     assert!(!first.log_text().contains("came too late"));
 }

@@ -215,6 +215,25 @@ impl Fleet {
             .unwrap()
     }
 
+    /// Waits until so many events are handled and nothing is owed; then each was handled once.
+    pub fn handles_each_once(&self, subscriber: &str, events: usize) {
+        eventually("all are handled", || {
+            (self.handled(subscriber).len() == events).then_some(())
+        });
+        self.drained();
+        assert!(self.handled(subscriber).values().all(|&times| times == 1));
+    }
+
+    /// How often the probe started to handle an event, whatever became of it.
+    pub fn starts(&self, event: &Value) -> Option<u64> {
+        self.cli(&format!("HGET probe-service:started {}", id(event)))
+    }
+
+    /// How many events the probe started to handle.
+    pub fn started(&self) -> usize {
+        self.cli("HLEN probe-service:started")
+    }
+
     /// The dead letters of a subscriber, as fields.
     pub fn dead(&self, subscriber: &str) -> Vec<BTreeMap<String, String>> {
         let entries: Vec<(String, BTreeMap<String, String>)> = self
