@@ -1,9 +1,11 @@
-//! Fetching: reads new entries, never more than there are free slots.
+//! Fetching: reads new entries, as many as there are free slots.
 //!
 //! Redis: XREADGROUP `>` on the domain streams and `redrive:<subscriber>`, on a connection of
 //! its own, because it blocks. COUNT holds per stream, so a read of k streams may return k × COUNT:
-//! the free slots are divided by k. With fewer free slots than streams up to k-1 entries may
-//! wait here for a slot; like all that are held, their leases are renewed.
+//! the free slots are divided by k. A slot is not kept while the read blocks (retries that are
+//! due need it more), so a few entries may wait here for one: those of a read with fewer free
+//! slots than streams, and those that reclaiming overtook. Like all that are held, their leases
+//! are renewed.
 
 use std::sync::Arc;
 use std::time::Duration;
