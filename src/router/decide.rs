@@ -5,14 +5,17 @@ use crate::letter::Letter;
 use crate::routing::Config;
 use crate::store::{EntryId, Fields, Routed, StreamField};
 
-/// Decides where an entry goes. `targets` collects the domain streams of the batch.
-pub(crate) fn decide(
+/// An admitted event with the length of its chain of follow-ups, or why it is refused.
+pub(super) type Verdict = Result<(Admitted, u32), Rejection>;
+
+/// Turns a verdict into what the script does. `targets` collects the domain streams of the batch.
+pub(super) fn decide(
     id: EntryId,
     fields: Fields,
-    config: &Config,
+    verdict: Verdict,
     targets: &mut Vec<String>,
 ) -> Routed {
-    match examine(&fields, config) {
+    match verdict {
         Ok((admitted, hops)) => {
             let event = fields
                 .0
@@ -39,12 +42,15 @@ pub(crate) fn decide(
     }
 }
 
-/// Whether an entry would be refused for a reason that a newer configuration could remove.
-pub(crate) fn might_pass_with_newer_config(fields: &Fields, config: &Config) -> bool {
-    examine(fields, config).is_err_and(|rejection| rejection.code.depends_on_config())
+/// Whether it is refused for a reason that a newer configuration could remove.
+pub(super) fn might_pass_with_newer_config(verdict: &Verdict) -> bool {
+    verdict
+        .as_ref()
+        .is_err_and(|rejection| rejection.code.depends_on_config())
 }
 
-fn examine(fields: &Fields, config: &Config) -> Result<(Admitted, u32), Rejection> {
+/// Judges an entry: the one place where its event is parsed.
+pub(super) fn examine(fields: &Fields, config: &Config) -> Verdict {
     let Some(event) = fields.get(StreamField::EVENT) else {
         return Err(Rejection {
             code: Refusal::BadEnvelope,

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::LEASE;
 use super::batch::{ReadCount, bytes_of};
-use super::decide::{decide, might_pass_with_newer_config};
+use super::decide::{Verdict, decide, examine, might_pass_with_newer_config};
 use super::dedupe::Window;
 use super::janitor;
 use crate::fleet::{self, INBOX, Identity, Membership, MembershipLost, ROUTER, WantedGroup};
@@ -63,9 +63,9 @@ pub(super) struct Router {
     /// The configuration whose groups exist: what this router routes by.
     active: Arc<Config>,
     pub(super) window: Window,
-    reread: Box<dyn Fn() + Send + Sync>,
-    /// When a newer configuration was last looked for.
-    reread_at: Option<Instant>,
+    read_again: Box<dyn Fn() + Send + Sync>,
+    /// The newer generation for which the file was last read again, and when.
+    reread: Option<(u64, Instant)>,
     pub(super) stop: CancellationToken,
 }
 
@@ -110,8 +110,8 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         config,
         active,
         window,
-        reread,
-        reread_at: None,
+        read_again: reread,
+        reread: None,
         stop: stop.clone(),
     };
     let outcome = tokio::select! {
@@ -307,13 +307,25 @@ impl Router {
             entries.len(),
             entries.iter().map(|(_, fields)| bytes_of(fields)).sum(),
         );
-        if let Err(error) = self.look_for_newer_config(&entries).await {
-            tracing::warn!(%error, "cannot tell whether there is a newer configuration; routing by this one");
+        let examine_all =
+            |config: &Config| entries.iter().map(|(_, f)| examine(f, config)).collect();
+        let mut verdicts: Vec<Verdict> = examine_all(&self.active);
+        if verdicts.iter().any(might_pass_with_newer_config) {
+            match self.look_for_newer_config().await {
+                Ok(false) => {}
+                Ok(true) => verdicts = examine_all(&self.active),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot tell whether there is a newer configuration; routing by this one");
+                }
+            }
         }
         let mut targets = Vec::new();
         let routed: Vec<_> = entries
             .into_iter()
-            .map(|(fence, fields)| (fence, decide(fence.id, fields, &self.active, &mut targets)))
+            .zip(verdicts)
+            .map(|((fence, fields), verdict)| {
+                (fence, decide(fence.id, fields, verdict, &mut targets))
+            })
             .collect();
         let RouteCounts {
             routed,
@@ -340,32 +352,25 @@ impl Router {
     }
 
     /// Before refusing what a newer configuration might accept: reads the file again, if another
-    /// process runs a newer one.
-    async fn look_for_newer_config(
-        &mut self,
-        entries: &[(Fence, Fields)],
-    ) -> Result<(), StoreError> {
-        const AT_MOST_EVERY: Duration = Duration::from_secs(2);
-        if self
-            .reread_at
-            .is_some_and(|at| at.elapsed() < AT_MOST_EVERY)
-            || !entries
-                .iter()
-                .any(|(_, fields)| might_pass_with_newer_config(fields, &self.active))
-        {
-            return Ok(());
-        }
+    /// process runs a newer one. Answers whether a newer one is in force now.
+    async fn look_for_newer_config(&mut self) -> Result<bool, StoreError> {
+        const AGAIN_FOR_THE_SAME: Duration = Duration::from_secs(2);
         let newest = fleet::join(&self.link, &self.keys, &self.active)
             .await?
             .newest;
-        if newest > self.membership.generation {
-            self.reread_at = Some(Instant::now());
-            (self.reread)();
-            if self.config.has_changed().unwrap_or(false) {
-                self.take_config().await?;
-            }
+        let known = self.reread.is_some_and(|(generation, at)| {
+            generation == newest && at.elapsed() < AGAIN_FOR_THE_SAME
+        });
+        if newest <= self.membership.generation || known {
+            return Ok(false);
         }
-        Ok(())
+        self.reread = Some((newest, Instant::now()));
+        (self.read_again)();
+        if !self.config.has_changed().unwrap_or(false) {
+            return Ok(false);
+        }
+        self.take_config().await?;
+        Ok(true)
     }
 
     /// Routing makes Redis grow: it pauses while memory is nearly full, so that settling fits.
