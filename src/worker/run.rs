@@ -186,7 +186,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     alive.abort();
     if flushed.is_err() {
         tracing::warn!(
-            "some acknowledgements were not answered: these deliveries come back and find their effects done"
+            "some acknowledgements were not answered: these deliveries may be handled again (they asked for no effects)"
         );
     }
     leave(&link, &keys, &sources, &identity, &outcome).await;
