@@ -9,6 +9,7 @@
     unreachable_pub
 )]
 
+#[path = "../support/mod.rs"]
 mod support;
 
 mod crashes;
