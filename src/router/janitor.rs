@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::failpoint::failpoint;
 use crate::fleet::{self, ROUTER, WORKER_TTL};
 use crate::routing::Config;
 use crate::store::{self, EntryId, Keys, Link, RELEASED, RETRY, StoreError};
@@ -91,12 +92,14 @@ async fn trim(
             seq: 0,
         }
     });
+    failpoint!("router.trimming");
     loop {
         let step = link
             .run(
                 |mut c| async move { store::trim(&mut c, key, maxlen, oldest, STEP, groups).await },
             )
             .await?;
+        failpoint!("router.trimmed");
         if !step.missing.is_empty() {
             tracing::error!(
                 stream = key,

@@ -12,6 +12,7 @@ use super::batch::{ReadCount, bytes_of};
 use super::decide::{Verdict, decide, examine, might_pass_with_newer_config};
 use super::dedupe::Window;
 use super::janitor;
+use crate::failpoint::failpoint;
 use crate::fleet::{self, INBOX, Identity, Membership, MembershipLost, ROUTER, WantedGroup};
 use crate::retry::RECONNECT;
 use crate::routing::Config;
@@ -85,6 +86,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
     let membership = fleet::join(&link, &keys, &active).await?;
     let wanted = fleet::wanted_groups(&active.routing, None);
     announce_lost(&fleet::ensure_groups(&link, &keys, &wanted).await?);
+    failpoint!("router.joined");
     let window = Window::join(&link, &keys, active.routing.dedupe_window()).await?;
     let identity =
         Identity::announce(&link, &keys, ROUTER, name.as_deref(), membership.generation).await?;
@@ -120,6 +122,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         () = upkeep => Ok(()),
     };
     if outcome.is_ok() {
+        failpoint!("router.leaving");
         let consumer = identity.consumer();
         let goodbye = async {
             link.run(|mut c| async move { inbox.drop_consumer(&mut c, &consumer).await })
@@ -177,6 +180,7 @@ impl Router {
                         &self.stop,
                     )
                     .await?;
+                failpoint!("router.read");
                 let entries = read.into_iter().flat_map(|(_, entries)| entries);
                 let fresh = entries
                     .map(|Entry { id, fields }| (Fence { id, count: 1 }, fields))
@@ -286,6 +290,7 @@ impl Router {
         let entries: Vec<_> = claimed.collect();
         let found = !entries.is_empty();
         if found {
+            failpoint!("router.reclaimed");
             tracing::info!(
                 entries = entries.len(),
                 "routing what was read and not routed"
@@ -327,6 +332,7 @@ impl Router {
                 (fence, decide(fence.id, fields, verdict, &mut targets))
             })
             .collect();
+        failpoint!("router.decided");
         let RouteCounts {
             routed,
             duplicates,
@@ -334,6 +340,7 @@ impl Router {
             refused,
             fenced,
         } = self.send_all(&routed, &targets).await?;
+        failpoint!("router.routed");
         if conflicts + refused > 0 {
             tracing::warn!(
                 refused = conflicts + refused,

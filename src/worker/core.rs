@@ -16,6 +16,7 @@ use super::handler::{Environment, Handler};
 use super::held::Held;
 use super::settle::Ack;
 use super::throttle::Throttle;
+use crate::failpoint::failpoint;
 use crate::fleet::Identity;
 use crate::routing::{Config, SubscriberSettings};
 use crate::store::{EntryId, Fence, Fields, Holder, Link};
@@ -118,12 +119,13 @@ impl<H: Handler> Core<H> {
             let (batch, others) = rest.split_at(same);
             rest = others;
             let fences: Vec<_> = batch.iter().map(|d| (d.fence, d.starts)).collect();
+            failpoint!("worker.releasing");
             let holder = first.holder.clone();
             let released = self
                 .link
                 .run(|mut c| async move { holder.release(&mut c, &fences).await });
             match tokio::time::timeout(RELEASE_TIMEOUT, released).await {
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => failpoint!("worker.released"),
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "could not release deliveries: they come back after their lease")
                 }

@@ -16,6 +16,7 @@ use super::handler::{Context, Effects, Handler};
 use super::settle::{Ack, report, until_answered};
 use crate::error::{Failure, HandlerError};
 use crate::event::Event;
+use crate::failpoint::failpoint;
 use crate::letter::Letter;
 use crate::routing::SubscriberSettings;
 use crate::store::{Committed, Parked, Settled, StreamField};
@@ -48,7 +49,7 @@ pub(crate) async fn execute<H: Handler>(
     }
     if let Some(starts) = delivery.starts {
         match core.mark_started(&mut delivery, starts + 1).await {
-            Some(Settled::Done) => {}
+            Some(Settled::Done) => failpoint!("worker.marked"),
             Some(_) => return,
             None => return core.release(vec![delivery]).await,
         }
@@ -132,7 +133,9 @@ impl<H: Handler> Core<H> {
         let (core, event) = (self.clone(), event.clone());
         let handling = tokio::spawn(async move {
             let mut cx = Box::new(cx);
+            failpoint!("worker.handling");
             let result = core.handler.handle(&event, &mut cx).await;
+            failpoint!("worker.handled");
             (result, cx)
         });
         let abort = handling.abort_handle();
@@ -203,6 +206,7 @@ impl<H: Handler> Core<H> {
             }
         })
         .await?;
+        failpoint!("worker.committed");
         if let Committed::Settled(settled) = answer.value {
             report(holder, delivery.fence, settled, answer.resent, "commit");
         }
@@ -274,6 +278,7 @@ impl<H: Handler> Core<H> {
             log,
             starts: delivery.starts,
         }];
+        failpoint!("worker.parking");
         self.settle(delivery, "retry", |mut c| {
             let parked = &parked;
             async move {
@@ -285,6 +290,7 @@ impl<H: Handler> Core<H> {
             }
         })
         .await?;
+        failpoint!("worker.parked");
         self.due.add(delay);
         Some(())
     }
@@ -303,6 +309,7 @@ impl<H: Handler> Core<H> {
         )
         .to_fields();
         let dead = self.env.keys.dead(subscriber);
+        failpoint!("worker.burying");
         self.settle(delivery, "dead letter", |mut c| {
             let (dead, letter) = (&dead, &letter);
             async move {
@@ -313,6 +320,7 @@ impl<H: Handler> Core<H> {
             }
         })
         .await?;
+        failpoint!("worker.buried");
         tracing::error!(stream = &*delivery.stream, entry = %delivery.fence.id, reason = why.as_str(), error, dead,
             "a delivery was given up; see: streamfleet dead list --subscriber {subscriber}");
         Some(())

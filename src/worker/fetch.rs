@@ -17,6 +17,7 @@ use super::core::{Core, Source};
 use super::delivery::Delivery;
 use super::handler::Handler;
 use super::settle::Ack;
+use crate::failpoint::failpoint;
 use crate::fleet::{self, MembershipLost, WantedGroup};
 use crate::retry::RECONNECT;
 use crate::store::{
@@ -57,6 +58,7 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
         match read.await {
             Ok(streams) => {
                 failures = 0;
+                failpoint!("worker.read");
                 // All are held before any waits for a slot.
                 let mut deliveries = Vec::new();
                 for (key, entries) in streams {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::core::{Core, Source};
 use super::delivery::{AttemptLog, Delivery};
 use super::handler::Handler;
+use crate::failpoint::failpoint;
 use crate::store::{Claimed, Scope, StoreError};
 
 /// How soon a delivery is found that another process parked, released or died with. Own
@@ -129,6 +130,9 @@ impl<H: Handler> Core<H> {
             );
         }
         let found = reclaimed.found_any();
+        if found {
+            failpoint!("worker.reclaimed");
+        }
         let mut deliveries = Vec::with_capacity(reclaimed.claimed.len());
         for Claimed {
             fence,

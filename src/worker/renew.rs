@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::held::Held;
+use crate::failpoint::failpoint;
 use crate::retry::RECONNECT;
 use crate::store::{Fence, Holder, Redis, Settled, StoreError, loses_connection};
 
@@ -77,8 +78,12 @@ async fn renew(
         for tickets in tickets.chunks(500) {
             let fences: Vec<_> = tickets.iter().map(|(_, fence)| *fence).collect();
             let since = Instant::now();
+            failpoint!("worker.renewing");
             match holder.renew(open, &fences).await {
-                Ok(answers) => note(held, &holder, tickets, answers, since),
+                Ok(answers) => {
+                    failpoint!("worker.renewed");
+                    note(held, &holder, tickets, answers, since);
+                }
                 Err(error) if loses_connection(&error) => return Err(redis.error(error)),
                 // One stream whose group is gone must not cost the others their leases.
                 Err(error) => failed = Some(redis.error(error)),

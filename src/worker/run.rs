@@ -12,6 +12,7 @@ use super::handler::{Environment, Handler};
 use super::held::Held;
 use super::throttle::Throttle;
 use super::{fetch, reclaim, renew, settle};
+use crate::failpoint::failpoint;
 use crate::fleet::{self, Identity, MembershipLost, WantedGroup};
 use crate::routing::{Config, SubscriberSettings};
 use crate::store::{Keys, Link, Redis, StoreError};
@@ -68,6 +69,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         None => return Err(WorkerError::NotSubscribed(subscriber.to_owned())),
     };
     let membership = fleet::join(&link, &keys, &first).await?;
+    failpoint!("worker.joined");
     let wanted = fleet::wanted_groups(&first.routing, Some(subscriber));
     // A lost group is answered by the fetcher, which meets it again at its first read.
     fleet::ensure_groups(&link, &keys, &wanted).await?;
@@ -79,6 +81,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         membership.generation,
     )
     .await?;
+    failpoint!("worker.announced");
     let sources = load_sources(&link, &keys, &wanted, settings.lease, &identity).await?;
     // A name that was merely free may be that of a live process that Redis lost sight of in an
     // outage; only a name that was given is ours by right.
@@ -292,6 +295,7 @@ async fn leave(
     if matches!(outcome, Err(WorkerError::Membership(_))) {
         return; // neither name nor groups are ours any more
     }
+    failpoint!("worker.leaving");
     let consumer = identity.consumer();
     let leaving = async {
         for source in sources {

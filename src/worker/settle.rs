@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::held::HeldGuard;
+use crate::failpoint::failpoint;
 use crate::retry::RECONNECT;
 use crate::store::{Fence, Holder, Link, Settled, StoreError, is_dataset_gone};
 
@@ -115,11 +116,13 @@ async fn run_stream_acks(
     let mut batch = Vec::with_capacity(BATCH);
     while acks.recv_many(&mut batch, BATCH).await > 0 {
         let fences: Vec<_> = batch.iter().map(|ack| (ack.fence, ack.troubled)).collect();
+        failpoint!("worker.acknowledging");
         let answer = until_answered(&link, &end, |mut c| {
             let (holder, fences) = (&holder, &fences);
             async move { holder.ack(&mut c, fences).await }
         });
         if let Some(answer) = answer.await {
+            failpoint!("worker.acknowledged");
             for (ack, settled) in batch.iter().zip(answer.value) {
                 report(&holder, ack.fence, settled, answer.resent, "commit");
             }

@@ -226,7 +226,7 @@ fn routers_share_the_inbox_and_drop_duplicates() {
 /// Redis away and a stop asked for: the process ends by its drain deadline all the same.
 #[test]
 fn a_stop_does_not_wait_for_a_redis_that_is_away() {
-    let mut fleet = Fleet::new();
+    let fleet = Fleet::new();
     let router = fleet.router("r");
     let mut worker = fleet.worker("probe-service", "w");
     let events: Vec<_> = (0..30)
@@ -235,12 +235,12 @@ fn a_stop_does_not_wait_for_a_redis_that_is_away() {
     fleet.publish(&events);
     eventually("some are started", || (fleet.started() >= 8).then_some(()));
     drop(router);
-    fleet.server.kill();
+    fleet.kill();
     worker.signal("TERM");
     worker.wait_for_log("stopping");
     worker.signal("TERM"); // as the drain deadline does
     assert_eq!(worker.exit_code(), Some(0));
-    fleet.server.run();
+    fleet.run();
     let _router = fleet.router("r");
     let _worker = fleet.worker("probe-service", "w");
     fleet.handles_each_once("probe-service", 30);

@@ -14,6 +14,7 @@ mod support;
 
 mod crashes;
 mod dev;
+mod ledger;
 mod operator;
 mod outages;
 mod readme;

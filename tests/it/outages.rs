@@ -10,7 +10,7 @@ use crate::support::{Fleet, Server, event, eventually};
 /// I1, I8: Redis killed and restarted under load, with everything it had promised on disk.
 #[test]
 fn redis_restarted_under_load() {
-    let mut fleet = Fleet::new();
+    let fleet = Fleet::new();
     let _router = fleet.router("r");
     let _workers = [
         fleet.worker("probe-service", "a"),
@@ -24,8 +24,8 @@ fn redis_restarted_under_load() {
         eventually("it works", || {
             (fleet.handled("probe-service").len() >= part).then_some(())
         });
-        fleet.server.kill();
-        fleet.server.run();
+        fleet.kill();
+        fleet.run();
     }
     fleet.handles_each_once("probe-service", 300);
     assert!(
@@ -183,9 +183,9 @@ fn a_frozen_redis_takes_nothing_from_the_living() {
         .collect();
     fleet.publish(&events);
     eventually("all are started", || (fleet.started() == 6).then_some(()));
-    fleet.server.signal("STOP");
+    fleet.signal("STOP");
     std::thread::sleep(std::time::Duration::from_millis(2500)); // how long the fault lasts
-    fleet.server.signal("CONT");
+    fleet.signal("CONT");
     eventually("all are handled", || {
         (fleet.handled("probe-service").len() == 6).then_some(())
     });

@@ -1,6 +1,7 @@
 //! A fleet under test: Redis, routing.yaml and schemas in a folder, and processes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -37,6 +38,17 @@ pub struct Process {
 }
 
 impl Process {
+    /// Starts it; what it says is added to the log.
+    pub fn start(mut command: Command, log: PathBuf) -> Self {
+        let file = File::options().create(true).append(true).open(&log);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(file.unwrap());
+        Self {
+            child: command.spawn().unwrap(),
+            log,
+        }
+    }
+
     pub fn signal(&self, signal: &str) {
         let killed = Command::new("kill")
             .arg(format!("-{signal}"))
@@ -135,23 +147,9 @@ impl Fleet {
     }
 
     /// Starts a process and waits until it says that it runs.
-    pub fn launch(&self, mut command: Command, name: &str, started: &str) -> Process {
-        let log = self
-            .dir
-            .path()
-            .join(format!("{name}-{}.log", Uuid::new_v4().simple()));
-        command
-            .env("STREAMFLEET_CONFIG", self.config())
-            .env("STREAMFLEET_REDIS_URL", self.url());
-        command
-            .env("STREAMFLEET_LOG", "info")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        command.stderr(File::create(&log).unwrap());
-        let process = Process {
-            child: command.spawn().unwrap(),
-            log,
-        };
+    pub fn launch(&self, command: Command, name: &str, started: &str) -> Process {
+        let file = format!("{name}-{}.log", Uuid::new_v4().simple());
+        let process = Process::start(command, self.dir.path().join(file));
         if !started.is_empty() {
             process.wait_for_log(started);
         }
@@ -166,9 +164,22 @@ impl Fleet {
 
     /// The same without waiting for it.
     pub fn start_router(&self, name: &str) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_streamfleet-router"));
+        self.launch(self.router_command(name), name, "")
+    }
+
+    pub fn router_command(&self, name: &str) -> Command {
+        let mut command = self.command(env!("CARGO_BIN_EXE_streamfleet-router"));
         command.args(["--name", name]);
-        self.launch(command, name, "")
+        command
+    }
+
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("STREAMFLEET_CONFIG", self.config())
+            .env("STREAMFLEET_REDIS_URL", self.url())
+            .env("STREAMFLEET_LOG", "info");
+        command
     }
 
     /// A probe worker of `subscriber` (`probe-service` or `other-service`).
@@ -178,8 +189,12 @@ impl Fleet {
 
     /// The same, reaching Redis by another way, and without waiting if `started` is empty.
     pub fn worker_at(&self, subscriber: &str, name: &str, url: &str, started: &str) -> Process {
-        // The test program itself, asked to be a worker: see `probe::process`.
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        self.launch(self.worker_command(subscriber, name, url), name, started)
+    }
+
+    /// The test program itself, asked to be a worker: see `probe`.
+    pub fn worker_command(&self, subscriber: &str, name: &str, url: &str) -> Command {
+        let mut command = self.command(std::env::current_exe().unwrap());
         command.args([
             "--exact",
             "support::probe::process",
@@ -190,7 +205,7 @@ impl Fleet {
             .env("PROBE_SUBSCRIBER", subscriber)
             .env("PROBE_NAME", name)
             .env("PROBE_URL", url);
-        self.launch(command, name, started)
+        command
     }
 
     pub fn publish(&self, events: &[Value]) {
@@ -244,26 +259,29 @@ impl Fleet {
         entries.into_iter().map(|(_, fields)| fields).collect()
     }
 
-    /// Waits until nothing is owed: inbox empty, nothing pending, no group with a worker behind.
+    /// Waits until nothing is owed.
     pub fn drained(&self) {
-        eventually("everything is settled", || {
-            let mut connection = self.connection();
-            let inbox: u64 = connection.xlen("inbox").unwrap();
-            let mut streams: Vec<String> = connection.keys("*-events").unwrap();
-            streams.extend(connection.keys::<_, Vec<String>>("redrive:*").unwrap());
-            let settled = streams.iter().all(|stream| {
-                let groups: redis::streams::StreamInfoGroupsReply =
-                    connection.xinfo_groups(stream).unwrap();
-                let last: redis::streams::StreamInfoStreamReply =
-                    connection.xinfo_stream(stream).unwrap();
-                groups
-                    .groups
-                    .iter()
-                    .filter(|g| g.consumers > 0)
-                    .all(|g| g.pending == 0 && g.last_delivered_id == last.last_generated_id)
-            });
-            (inbox == 0 && settled).then_some(())
+        eventually("everything is settled", || self.is_drained().then_some(()));
+    }
+
+    /// Inbox empty, nothing pending, no group with a worker behind.
+    pub fn is_drained(&self) -> bool {
+        let mut connection = self.connection();
+        let inbox: u64 = connection.xlen("inbox").unwrap();
+        let mut streams: Vec<String> = connection.keys("*-events").unwrap();
+        streams.extend(connection.keys::<_, Vec<String>>("redrive:*").unwrap());
+        let settled = streams.iter().all(|stream| {
+            let groups: redis::streams::StreamInfoGroupsReply =
+                connection.xinfo_groups(stream).unwrap();
+            let last: redis::streams::StreamInfoStreamReply =
+                connection.xinfo_stream(stream).unwrap();
+            groups
+                .groups
+                .iter()
+                .filter(|g| g.consumers > 0)
+                .all(|g| g.pending == 0 && g.last_delivered_id == last.last_generated_id)
         });
+        inbox == 0 && settled
     }
 }
 

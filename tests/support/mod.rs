@@ -3,10 +3,12 @@
 
 pub mod cli;
 pub mod fleet;
+pub mod ledger;
 pub mod probe;
 pub mod proxy;
 pub mod server;
 
+#[allow(unused_imports, reason = "not every suite makes events of its own")]
 pub use fleet::{Fleet, event};
 pub use server::Server;
 

@@ -1,7 +1,9 @@
 //! A worker whose handler does what each event tells it to. Tests start it as a process of its
 //! own (this test program, asked to be a worker), so that it can be killed and stopped.
 
-use std::sync::Arc;
+use std::fs::File;
+use std::io::Write;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -17,12 +19,16 @@ struct Data {
     action: String,
     #[serde(default)]
     ms: u64,
+    /// The event of which this one is the follow-up.
+    parent: Option<String>,
 }
 
-/// Counts how often each event was handled, in `<subscriber>:handled`, and notes each start in
-/// `<subscriber>:started` by itself, outside of the commit.
+/// Has two effects: counts how often each event was handled in `<subscriber>:handled`, and logs
+/// it in the stream `<subscriber>:log`. Outside of the commit it tells the witness of each start
+/// and each end.
 async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(), HandlerError> {
-    note_start(event, subscriber);
+    let witness = Witness::of(subscriber, event, cx);
+    witness.saw("start");
     let data: Data = event.data()?;
     let pause = tokio::time::sleep(Duration::from_millis(data.ms));
     let last = cx.attempt() >= 3;
@@ -67,7 +73,14 @@ async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(),
         "nothing" => return Ok(()),
         _ => {}
     }
-    cx.hash_increment("handled", &event.id().to_string(), 1)?;
+    let (id, attempt) = (event.id().to_string(), cx.attempt().to_string());
+    let parent = data.parent.unwrap_or_default();
+    cx.hash_increment("handled", &id, 1)?;
+    cx.append(
+        "log",
+        &[("id", &id), ("attempt", &attempt), ("parent", &parent)],
+    )?;
+    witness.saw("end");
     Ok(())
 }
 
@@ -75,15 +88,50 @@ fn url() -> String {
     std::env::var("PROBE_URL").unwrap()
 }
 
-/// Notes a start at once, whatever becomes of it (unless Redis is away).
-fn note_start(event: &Event, subscriber: &str) {
-    let key = format!("{subscriber}:started");
-    directly(
-        redis::cmd("HINCRBY")
-            .arg(key)
-            .arg(event.id().to_string())
-            .arg(1),
-    );
+/// What an outside world sees of a handler, whatever Redis thinks of it: a line per start and
+/// per end in the file `PROBE_WITNESS`. Without such a file, starts are counted in
+/// `<subscriber>:started`, at once and directly.
+struct Witness {
+    subscriber: String,
+    line: String,
+    event: String,
+}
+
+impl Witness {
+    fn of(subscriber: &str, event: &Event, cx: &Context) -> Self {
+        let (event, attempt, key) = (event.id().to_string(), cx.attempt(), cx.idempotency_key());
+        Self {
+            line: format!("{subscriber} {event} {attempt} {key}"),
+            subscriber: subscriber.to_owned(),
+            event,
+        }
+    }
+
+    fn saw(&self, what: &str) {
+        static FILE: LazyLock<Option<File>> = LazyLock::new(|| {
+            let path = std::env::var_os("PROBE_WITNESS")?;
+            Some(
+                File::options()
+                    .append(true)
+                    .create(true)
+                    .open(path)
+                    .unwrap(),
+            )
+        });
+        match FILE.as_ref() {
+            // One write per line: processes share the file.
+            Some(mut file) => file
+                .write_all(format!("{} {what}\n", self.line).as_bytes())
+                .unwrap(),
+            None if what == "start" => directly(
+                redis::cmd("HINCRBY")
+                    .arg(format!("{}:started", self.subscriber))
+                    .arg(&self.event)
+                    .arg(1),
+            ),
+            None => {}
+        }
+    }
 }
 
 fn mark(key: &str, event: &Event) {
@@ -120,12 +168,16 @@ impl Handler for Other {
     }
 }
 
-/// Not a test: what the test program does when it is asked to be a worker.
+/// Not a test: how the test program becomes a worker when it is asked to.
 #[test]
 fn process() {
-    let Ok(subscriber) = std::env::var("PROBE_SUBSCRIBER") else {
-        return;
-    };
+    if let Ok(subscriber) = std::env::var("PROBE_SUBSCRIBER") {
+        run(&subscriber);
+    }
+}
+
+/// Is a worker of `subscriber` until told to stop.
+pub fn run(subscriber: &str) -> ! {
     telemetry::init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -147,7 +199,7 @@ fn process() {
             stop,
             ready: Box::new(|| {}),
         };
-        match subscriber.as_str() {
+        match subscriber {
             "probe-service" => worker::run(Probe, options).await,
             _ => worker::run(Other, options).await,
         }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use redis::{Commands, FromRedisValue};
 use tempfile::TempDir;
@@ -10,7 +11,7 @@ use super::eventually;
 
 pub struct Server {
     pub dir: TempDir,
-    child: Option<Child>,
+    child: Mutex<Option<Child>>,
     args: Vec<String>,
 }
 
@@ -26,9 +27,9 @@ impl Server {
             .prefix("streamfleet-test-")
             .tempdir()
             .unwrap();
-        let mut server = Self {
+        let server = Self {
             dir,
-            child: None,
+            child: Mutex::new(None),
             args: args.iter().map(|a| (*a).to_owned()).collect(),
         };
         server.run();
@@ -44,7 +45,7 @@ impl Server {
     }
 
     /// Starts the process (again) and waits until it answers.
-    pub fn run(&mut self) {
+    pub fn run(&self) {
         let mut command = Command::new("redis-server");
         command
             .arg("--port")
@@ -61,7 +62,8 @@ impl Server {
             .args(["--save", "", "--maxmemory-policy", "noeviction"])
             .args(&self.args);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        self.child = Some(child.expect("redis-server is needed: apt-get install redis-server"));
+        let child = child.expect("redis-server is needed: apt-get install redis-server");
+        *self.child.lock().unwrap() = Some(child);
         let client = redis::Client::open(self.url()).unwrap();
         eventually("redis-server answers", || {
             let mut connection = client.get_connection().ok()?;
@@ -70,18 +72,21 @@ impl Server {
     }
 
     /// kill -9.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
+    pub fn kill(&self) {
+        if let Some(mut child) = self.child.lock().unwrap().take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.lock().unwrap().as_ref().unwrap().id()
+    }
+
     pub fn signal(&self, signal: &str) {
-        let pid = self.child.as_ref().unwrap().id().to_string();
         let sent = Command::new("kill")
             .arg(format!("-{signal}"))
-            .arg(pid)
+            .arg(self.pid().to_string())
             .status();
         assert!(sent.unwrap().success());
     }

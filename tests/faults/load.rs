@@ -1,0 +1,179 @@
+//! The load generator: publishes events at a steady rate and notes which were accepted.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::support::fleet::{id, typed};
+use crate::support::ledger::{Plan, Published};
+
+/// Unix milliseconds.
+pub fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_millis() as u64
+}
+
+/// What is published.
+#[derive(Clone, Copy)]
+pub struct Load {
+    pub events: usize,
+    pub per_second: usize,
+    /// What the n-th event asks for.
+    pub plan: fn(usize) -> Plan,
+    /// How long the handler of the n-th takes if it succeeds, in milliseconds.
+    pub ms: fn(usize) -> u64,
+}
+
+impl Load {
+    pub fn of(events: usize, per_second: usize) -> Self {
+        Self {
+            events,
+            per_second,
+            plan: mixed,
+            ms: |_| 0,
+        }
+    }
+}
+
+/// Of 100 events, 4 fail twice, 2 fail, 2 are rejected and 10 publish a follow-up.
+pub fn mixed(n: usize) -> Plan {
+    match n % 50 {
+        7 | 31 => Plan::FailTwice,
+        13 => Plan::Fail,
+        19 => Plan::Reject,
+        n if n % 10 == 4 => Plan::Follow,
+        _ => Plan::Succeed,
+    }
+}
+
+/// A load that is being published by a thread of its own.
+pub struct Loading {
+    thread: JoinHandle<()>,
+    done: Arc<AtomicBool>,
+    pub counts: Arc<Counts>,
+}
+
+/// What the publisher went through.
+#[derive(Default)]
+pub struct Counts {
+    /// XADDs without an answer or with an error, each sent again.
+    pub unanswered: AtomicU64,
+}
+
+impl Loading {
+    pub fn start(load: Load, url: String, published: Arc<Mutex<Vec<Published>>>) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let counts = Arc::new(Counts::default());
+        let (finished, counting) = (done.clone(), counts.clone());
+        let thread = std::thread::spawn(move || {
+            let mut way_in = WayIn {
+                url,
+                connection: None,
+            };
+            let start = Instant::now();
+            for n in 0..load.events {
+                if finished.load(Ordering::SeqCst) {
+                    break;
+                }
+                let due = Duration::from_micros((n * 1_000_000 / load.per_second) as u64);
+                std::thread::sleep(due.saturating_sub(start.elapsed()));
+                let (event, plan) = event(load, n);
+                let place = {
+                    let mut all = published.lock().unwrap();
+                    all.push(Published {
+                        id: id(&event),
+                        plan,
+                        subscribers: vec!["probe-service".into(), "other-service".into()],
+                        accepted_ms: None,
+                    });
+                    all.len() - 1
+                };
+                way_in.publish(&event.to_string(), &counting);
+                published.lock().unwrap()[place].accepted_ms = Some(now_ms());
+                if n % 20 == 11 {
+                    way_in.publish(&event.to_string(), &counting); // a duplicate
+                }
+            }
+            finished.store(true, Ordering::SeqCst);
+        });
+        Self {
+            thread,
+            done,
+            counts,
+        }
+    }
+
+    /// Publishes no more.
+    pub fn stop(self) -> Arc<Counts> {
+        self.done.store(true, Ordering::SeqCst);
+        self.finish()
+    }
+
+    pub fn goes_on(&self) -> bool {
+        !self.done.load(Ordering::SeqCst)
+    }
+
+    /// Waits until everything is published.
+    pub fn finish(self) -> Arc<Counts> {
+        self.thread.join().unwrap();
+        self.counts
+    }
+}
+
+fn event(load: Load, n: usize) -> (Value, Plan) {
+    let plan = (load.plan)(n);
+    let action = match plan {
+        Plan::Succeed => "sleep",
+        Plan::FailTwice => "fail twice",
+        Plan::Fail => "fail",
+        Plan::Reject => "reject",
+        Plan::Follow => "follow",
+        Plan::Poison => "abort",
+    };
+    let data = json!({"n": n, "do": action, "ms": (load.ms)(n)});
+    (typed("Test.Happened", data), plan)
+}
+
+/// A publisher that sends each event until Redis has answered: the router drops what arrived
+/// twice.
+struct WayIn {
+    url: String,
+    connection: Option<redis::Connection>,
+}
+
+impl WayIn {
+    fn publish(&mut self, event: &str, counts: &Counts) {
+        while let Err(error) = self.send(event) {
+            counts.unanswered.fetch_add(1, Ordering::SeqCst);
+            if error.is_io_error()
+                || error.is_connection_dropped()
+                || error.is_unrecoverable_error()
+            {
+                self.connection = None;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn send(&mut self, event: &str) -> redis::RedisResult<()> {
+        let connection = match &mut self.connection {
+            Some(open) => open,
+            none => {
+                let new = redis::Client::open(self.url.as_str())?.get_connection()?;
+                new.set_read_timeout(Some(Duration::from_secs(1)))?;
+                none.insert(new)
+            }
+        };
+        let mut add = redis::cmd("XADD");
+        add.arg("inbox")
+            .arg("*")
+            .arg("event")
+            .arg(event)
+            .exec(connection)
+    }
+}

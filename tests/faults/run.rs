@@ -1,0 +1,323 @@
+//! One run of the fleet under one fault: a Redis, a crew of processes, a load, strikes, and the
+//! ledger drawn up at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use redis::Commands;
+use redis::streams::{StreamPendingCountReply, StreamRangeReply};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::crew::Crew;
+use crate::load::{Load, Loading, now_ms};
+use crate::support::ledger::{Account, Dead, Facts, Handled, Published, Witnessed};
+use crate::support::{Fleet, Server};
+
+/// Each event goes to two subscribers; history is cut all the time.
+pub const ROUTING: &str = r#"
+version: 1
+schemas: schemas
+streams:
+  test-events: { events: ["Test.**"], maxlen: 300 }
+routes:
+  Test.Happened: [probe-service, other-service]
+  Test.Followed: [other-service]
+defaults:
+  backoff: { initial: 50ms, max: 200ms, jitter: 0.5 }
+  lease: 1s
+  timeout: 20s
+  concurrency: 8
+"#;
+
+/// The role of a process that is not a subscriber's.
+pub const ROUTER: &str = "router";
+/// How long after the last fault everything must be settled.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What a run found.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    pub fault: String,
+    pub about: String,
+    /// How often the fault really struck.
+    pub strikes: usize,
+    pub seconds: f64,
+    pub account: Account,
+    pub recovery_p50_ms: Option<u64>,
+    pub recovery_p99_ms: Option<u64>,
+    /// Figures of this fault alone.
+    pub notes: BTreeMap<String, String>,
+}
+
+pub struct Run {
+    pub crew: Crew,
+    pub fleet: Fleet,
+    /// The whole suite on demand; else the short form that every change is held to.
+    pub full: bool,
+    /// How the crew and the publisher reach Redis; a fault may put itself in between.
+    pub url: String,
+    published: Arc<Mutex<Vec<Published>>>,
+    /// When each strike was over.
+    strikes: Vec<u64>,
+    /// Strikes that the fault found afterwards to have happened.
+    found: usize,
+    notes: BTreeMap<String, String>,
+    may_die: Vec<&'static str>,
+    begun: Instant,
+}
+
+impl Run {
+    pub fn new(full: bool) -> Self {
+        Self::on(Server::start(), full)
+    }
+
+    pub fn on(server: Server, full: bool) -> Self {
+        let fleet = Fleet::on(server);
+        fleet.configure(ROUTING);
+        Self {
+            crew: Crew::default(),
+            url: fleet.url(),
+            fleet,
+            full,
+            published: Arc::default(),
+            strikes: Vec::new(),
+            found: 0,
+            notes: BTreeMap::new(),
+            may_die: Vec::new(),
+            begun: Instant::now(),
+        }
+    }
+
+    /// The usual crew: router `r`, workers `a` and `b` of one subscriber, `c` of the other.
+    pub fn start(&self) {
+        self.hire_router("r");
+        self.hire_worker("probe-service", "a");
+        self.hire_worker("probe-service", "b");
+        self.hire_worker("other-service", "c");
+        self.crew.says("r", "router started");
+        for worker in ["a", "b", "c"] {
+            self.crew.says(worker, "worker started");
+        }
+    }
+
+    pub fn hire_router(&self, name: &str) {
+        self.hire_armed(ROUTER, name, None);
+    }
+
+    pub fn hire_worker(&self, subscriber: &str, name: &str) {
+        self.hire_armed(subscriber, name, None);
+    }
+
+    /// A router or a worker with a failpoint armed in its first life.
+    pub fn hire_armed(&self, role: &str, name: &str, failpoint: Option<&str>) {
+        let mut command = match role {
+            ROUTER => self.fleet.router_command(name),
+            subscriber => self.fleet.worker_command(subscriber, name, &self.url),
+        };
+        command
+            .env("STREAMFLEET_REDIS_URL", &self.url)
+            .env("PROBE_WITNESS", self.witness())
+            .env_remove("FAULT");
+        let log = self.fleet.dir.path().join(format!("{name}.log"));
+        self.crew.hire(name, log, failpoint, move || copy(&command));
+    }
+
+    /// The file in which the workers' witness writes.
+    fn witness(&self) -> PathBuf {
+        self.fleet.dir.path().join("witness")
+    }
+
+    /// Publishes from a thread of its own.
+    pub fn load(&self, load: Load) -> Loading {
+        Loading::start(load, self.url.clone(), self.published.clone())
+    }
+
+    /// As many events as the form of this run asks for.
+    pub fn pick(&self, short: usize, full: usize) -> usize {
+        if self.full { full } else { short }
+    }
+
+    /// How many events are known to be accepted.
+    pub fn accepted(&self) -> usize {
+        let published = self.published.lock().unwrap();
+        published.iter().filter(|e| e.accepted_ms.is_some()).count()
+    }
+
+    /// Strikes once: from the end of it on, recovery is counted.
+    pub fn strike<T>(&mut self, fault: impl FnOnce(&Self) -> T) -> T {
+        let outcome = fault(self);
+        self.strikes.push(now_ms());
+        outcome
+    }
+
+    /// It is found to have struck so many times, nobody knows exactly when.
+    pub fn struck(&mut self, times: usize) {
+        self.found += times;
+    }
+
+    /// A figure of this fault alone.
+    pub fn note(&mut self, name: &str, value: impl Display) {
+        self.notes.insert(name.to_owned(), value.to_string());
+    }
+
+    /// This fault may well end an event for this reason.
+    pub fn may_die(&mut self, reason: &'static str) {
+        self.may_die.push(reason);
+    }
+
+    /// Waits until nothing is owed any more; what still is at the deadline is stuck.
+    pub fn settle(&self) {
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        while Instant::now() < deadline && !self.is_settled() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Settles, and draws up the ledger.
+    pub fn finish(self) -> Report {
+        self.settle();
+        let published = self.published.lock().unwrap().clone();
+        let facts = self.facts();
+        let account = Account::draw_up(&published, &facts, &self.strikes, &self.may_die);
+        if !account.violations.is_empty() {
+            eprintln!("{}", self.crew.last_words());
+        }
+        Report {
+            fault: String::new(),
+            about: String::new(),
+            strikes: self.strikes.len() + self.found,
+            seconds: self.begun.elapsed().as_secs_f64(),
+            recovery_p50_ms: account.recovery(50),
+            recovery_p99_ms: account.recovery(99),
+            account,
+            notes: self.notes,
+        }
+    }
+
+    /// Nothing owed, seen twice: a settled delivery may have published its follow-up in between.
+    fn is_settled(&self) -> bool {
+        self.fleet.is_drained() && {
+            std::thread::sleep(Duration::from_millis(100));
+            self.fleet.is_drained()
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        let mut facts = Facts::default();
+        for subscriber in ["probe-service", "other-service"] {
+            self.add_effects(subscriber, &mut facts);
+            self.add_owed("test-events", subscriber, &mut facts.owed);
+        }
+        for subscriber in ["probe-service", "other-service", "router"] {
+            self.add_dead(subscriber, &mut facts.dead);
+        }
+        self.add_inbox(&mut facts.owed);
+        let witness = std::fs::read_to_string(self.witness()).unwrap_or_default();
+        facts.witnessed = witness.lines().filter_map(parse_witness).collect();
+        facts
+    }
+
+    fn add_effects(&self, subscriber: &str, facts: &mut Facts) {
+        for (id, times) in self.fleet.handled(subscriber) {
+            facts.counted.insert((subscriber.to_owned(), id), times);
+        }
+        for entry in self.range(&format!("{subscriber}:log")).ids {
+            let text = |field| entry.get::<String>(field).unwrap_or_default();
+            facts.handled.push(Handled {
+                subscriber: subscriber.to_owned(),
+                id: text("id"),
+                at_ms: time_of(&entry.id),
+                attempt: text("attempt").parse().unwrap(),
+                parent: text("parent"),
+            });
+        }
+    }
+
+    fn add_dead(&self, subscriber: &str, dead: &mut Vec<Dead>) {
+        for entry in self.range(&format!("dead:{subscriber}")).ids {
+            let text = |field| entry.get::<String>(field).unwrap_or_default();
+            let event: Value = serde_json::from_str(&text("event")).unwrap_or_default();
+            let attempts: Value = serde_json::from_str(&text("attempts")).unwrap_or_default();
+            dead.push(Dead {
+                subscriber: subscriber.to_owned(),
+                id: event["event_id"].as_str().unwrap_or_default().to_owned(),
+                at_ms: time_of(&entry.id),
+                reason: text("reason"),
+                charged: attempts.as_array().map_or(0, |log| log.len() as u32),
+                parent: event["data"]["parent"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
+            });
+        }
+    }
+
+    fn add_owed(&self, stream: &str, subscriber: &str, owed: &mut BTreeSet<String>) {
+        let mut connection = self.fleet.connection();
+        let groups: redis::streams::StreamInfoGroupsReply =
+            connection.xinfo_groups(stream).unwrap_or_default();
+        let group = groups.groups.iter().find(|g| g.name == subscriber);
+        let after = group.map_or("-".to_owned(), |g| format!("({}", g.last_delivered_id));
+        let pending: StreamPendingCountReply = connection
+            .xpending_count(stream, subscriber, "-", "+", 100_000)
+            .unwrap_or_default();
+        let pending: BTreeSet<String> = pending.ids.into_iter().map(|p| p.id).collect();
+        let undelivered: StreamRangeReply =
+            connection.xrange(stream, after, "+").unwrap_or_default();
+        let undelivered: BTreeSet<String> = undelivered.ids.into_iter().map(|e| e.id).collect();
+        for entry in self.range(stream).ids {
+            if pending.contains(&entry.id) || undelivered.contains(&entry.id) {
+                owed.extend(entry.get::<String>("id"));
+            }
+        }
+    }
+
+    fn add_inbox(&self, owed: &mut BTreeSet<String>) {
+        for entry in self.range("inbox").ids {
+            let event: Value =
+                serde_json::from_str(&entry.get::<String>("event").unwrap_or_default())
+                    .unwrap_or_default();
+            owed.extend(event["event_id"].as_str().map(str::to_owned));
+        }
+    }
+
+    fn range(&self, stream: &str) -> StreamRangeReply {
+        self.fleet.connection().xrange_all(stream).unwrap()
+    }
+}
+
+fn time_of(entry: &str) -> u64 {
+    entry.split('-').next().unwrap().parse().unwrap()
+}
+
+/// `<subscriber> <event> <attempt> <key> start|end`
+fn parse_witness(line: &str) -> Option<Witnessed> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [subscriber, id, attempt, key, what] = words[..] else {
+        return None;
+    };
+    Some(Witnessed {
+        subscriber: subscriber.to_owned(),
+        id: id.to_owned(),
+        attempt: attempt.parse().ok()?,
+        key: key.to_owned(),
+        ended: what == "end",
+    })
+}
+
+/// The same program with the same arguments and environment: a `Command` starts only once.
+fn copy(command: &std::process::Command) -> std::process::Command {
+    let mut copy = std::process::Command::new(command.get_program());
+    copy.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => copy.env(name, value),
+            None => copy.env_remove(name),
+        };
+    }
+    copy
+}
