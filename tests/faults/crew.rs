@@ -26,6 +26,8 @@ struct Member {
     ended: Option<Instant>,
     /// How often it was started.
     lives: usize,
+    /// How its lives ended: with an exit code, or by a signal.
+    ends: Vec<Option<i32>>,
     dismissed: bool,
 }
 
@@ -42,11 +44,9 @@ impl Member {
     }
 
     fn look(&mut self) {
-        let ended = self
-            .process
-            .as_mut()
-            .is_some_and(|p| p.child.try_wait().unwrap().is_some());
-        if ended {
+        let process = self.process.as_mut();
+        if let Some(end) = process.and_then(|p| p.child.try_wait().unwrap()) {
+            self.ends.push(end.code());
             self.process = None;
             self.ended = Some(Instant::now());
         }
@@ -86,6 +86,7 @@ impl Crew {
             process: None,
             ended: None,
             lives: 0,
+            ends: Vec::new(),
             dismissed: false,
         };
         member.start();
@@ -142,6 +143,11 @@ impl Crew {
         let mut process = process?;
         process.signal("TERM");
         process.exit_code()
+    }
+
+    /// How its lives ended so far: with an exit code, or (`None`) by a signal.
+    pub fn ends(&self, name: &str) -> Vec<Option<i32>> {
+        self.with(name, |member| member.ends.clone())
     }
 
     /// Starts it no more when it ends.

@@ -85,12 +85,7 @@ impl Loading {
                 let (event, plan) = event(load, n);
                 let place = {
                     let mut all = published.lock().unwrap();
-                    all.push(Published {
-                        id: id(&event),
-                        plan,
-                        subscribers: vec!["probe-service".into(), "other-service".into()],
-                        accepted_ms: None,
-                    });
+                    all.push(promise(&event, plan));
                     all.len() - 1
                 };
                 way_in.publish(&event.to_string(), &counting);
@@ -125,7 +120,18 @@ impl Loading {
     }
 }
 
-fn event(load: Load, n: usize) -> (Value, Plan) {
+/// What an event of a load promises once it is accepted.
+pub fn promise(event: &Value, plan: Plan) -> Published {
+    Published {
+        id: id(event),
+        plan,
+        subscribers: vec!["probe-service".into(), "other-service".into()],
+        accepted_ms: None,
+    }
+}
+
+/// The n-th event of a load.
+pub fn event(load: Load, n: usize) -> (Value, Plan) {
     let plan = (load.plan)(n);
     let action = match plan {
         Plan::Succeed => "sleep",
@@ -134,6 +140,7 @@ fn event(load: Load, n: usize) -> (Value, Plan) {
         Plan::Reject => "reject",
         Plan::Follow => "follow",
         Plan::Poison => "abort",
+        Plan::Block => "block",
     };
     let data = json!({"n": n, "do": action, "ms": (load.ms)(n)});
     (typed("Test.Happened", data), plan)

@@ -20,6 +20,7 @@ mod load;
 mod processes;
 mod run;
 mod table;
+mod work;
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -51,7 +52,7 @@ const SHORT_LIMIT: Duration = Duration::from_secs(150);
 const FULL_LIMIT: Duration = Duration::from_secs(900);
 
 fn catalogue() -> Vec<Fault> {
-    [processes::FAULTS]
+    [processes::FAULTS, work::FAULTS]
         .into_iter()
         .flatten()
         .map(|f| Fault { ..*f })
@@ -62,21 +63,50 @@ fn main() -> ExitCode {
     if let Ok(subscriber) = std::env::var("PROBE_SUBSCRIBER") {
         support::probe::run(&subscriber);
     }
-    let full = std::env::var("STREAMFLEET_FAULTS").is_ok_and(|form| form == "full");
+    let form = std::env::var("STREAMFLEET_FAULTS").unwrap_or_default();
+    let full = form == "full";
     let faults = catalogue();
+    if form == "list" {
+        table::print_catalogue(&faults);
+        return ExitCode::SUCCESS;
+    }
     if let Ok(name) = std::env::var("FAULT") {
         return strike(
             faults.iter().find(|fault| fault.name == name).unwrap(),
             full,
         );
     }
-    let chosen = faults.into_iter().filter(|fault| full || fault.short);
+    let chosen = match choose(faults, full) {
+        Ok(chosen) => chosen,
+        Err(unknown) => {
+            eprintln!("no fault is called {unknown}: see scripts/faults --list");
+            return ExitCode::from(2);
+        }
+    };
     let trials = chosen
+        .into_iter()
         .map(|fault| Trial::ignorable_test(fault.name, move || strike_apart(fault.name, full)));
     let began = std::time::SystemTime::now();
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.collect());
     table::print(&reports(), began);
     conclusion.exit_code()
+}
+
+/// The faults that `STREAMFLEET_FAULT_NAMES` names, or those of the form that was asked for.
+fn choose(faults: Vec<Fault>, full: bool) -> Result<Vec<Fault>, String> {
+    let names = std::env::var("STREAMFLEET_FAULT_NAMES").unwrap_or_default();
+    let names: Vec<_> = names.split_whitespace().collect();
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| faults.iter().all(|f| f.name != **name))
+    {
+        return Err((*unknown).to_owned());
+    }
+    let wanted = |fault: &Fault| match names.is_empty() {
+        true => full || fault.short,
+        false => names.contains(&fault.name),
+    };
+    Ok(faults.into_iter().filter(wanted).collect())
 }
 
 /// Runs one fault in this process.

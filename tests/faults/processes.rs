@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit};
+
 use crate::load::{Load, mixed};
 use crate::run::{ROUTER, Report, Run};
+use crate::support::eventually;
 use crate::support::ledger::Plan;
 use crate::{CannotInject, Fault};
 
@@ -19,6 +22,36 @@ pub const FAULTS: &[Fault] = &[
         about: "kill -9 of routers, one after the other",
         short: true,
         run: kill_routers,
+    },
+    Fault {
+        name: "stop-workers",
+        about: "SIGSTOP of workers for longer than their lease, then SIGCONT",
+        short: true,
+        run: stop_workers,
+    },
+    Fault {
+        name: "stop-routers",
+        about: "SIGSTOP of one of two routers, beyond its lease in the whole form",
+        short: true,
+        run: stop_routers,
+    },
+    Fault {
+        name: "term-under-load",
+        about: "SIGTERM of routers and workers, one after the other, under load",
+        short: true,
+        run: term_under_load,
+    },
+    Fault {
+        name: "one-name-for-two",
+        about: "two processes that both restart under one name",
+        short: true,
+        run: one_name_for_two,
+    },
+    Fault {
+        name: "no-descriptors",
+        about: "no file descriptors left, connections cut",
+        short: true,
+        run: no_descriptors,
     },
     Fault {
         name: "poison",
@@ -70,6 +103,168 @@ fn kill_routers(full: bool) -> Result<Report, CannotInject> {
     }
     load.finish();
     Ok(run.finish())
+}
+
+fn stop_workers(full: bool) -> Result<Report, CannotInject> {
+    let mut run = Run::new(full);
+    run.start();
+    let load = run.load(Load {
+        ms: |_| 40,
+        ..Load::of(run.pick(500, 6_000), 100)
+    });
+    for name in ["a", "b"].into_iter().cycle() {
+        if !load.goes_on() {
+            break;
+        }
+        run.strike(|run| {
+            run.crew.signal(name, "STOP");
+            std::thread::sleep(Duration::from_millis(2_000)); // twice the lease
+            run.crew.signal(name, "CONT");
+        });
+    }
+    load.finish();
+    run.settle();
+    let late = ["a", "b"].map(|name| run.crew.said(name, "came too late"));
+    let late: usize = late.iter().sum();
+    run.note("settles that came too late and wrote nothing", late);
+    Ok(run
+        .finish()
+        .require(late > 0, "a stopped worker's settle came too late"))
+}
+
+fn stop_routers(full: bool) -> Result<Report, CannotInject> {
+    let mut run = Run::new(full);
+    run.start();
+    run.hire_router("r2");
+    run.crew.says("r2", "router started");
+    let load = run.load(Load::of(run.pick(400, 12_000), 150));
+    for name in ["r", "r2"].into_iter().cycle() {
+        if !load.goes_on() {
+            break;
+        }
+        let beyond = if full {
+            streamfleet::router::LEASE + Duration::from_secs(3)
+        } else {
+            Duration::from_secs(1)
+        };
+        run.strike(|run| {
+            run.crew.signal(name, "STOP");
+            std::thread::sleep(beyond);
+            run.crew.signal(name, "CONT");
+        });
+    }
+    load.finish();
+    Ok(run.finish())
+}
+
+fn term_under_load(full: bool) -> Result<Report, CannotInject> {
+    let mut run = Run::new(full);
+    run.start();
+    run.hire_router("r2");
+    let load = run.load(Load {
+        ms: |n| if n % 10 == 0 { 100 } else { 5 },
+        ..Load::of(run.pick(500, 12_000), 100)
+    });
+    for name in ["a", "r", "c", "b", "r2"].into_iter().cycle() {
+        if !load.goes_on() {
+            break;
+        }
+        run.crew.says(name, " started");
+        run.strike(|run| {
+            let lives = run.crew.lives(name);
+            run.crew.signal(name, "TERM");
+            eventually("it is back", || {
+                (run.crew.lives(name) > lives).then_some(())
+            });
+        });
+    }
+    load.finish();
+    let ends: Vec<_> = ["a", "b", "c", "r", "r2"]
+        .iter()
+        .flat_map(|name| run.crew.ends(name))
+        .collect();
+    let report = run.finish();
+    let repeated = report.account.repeated_runs;
+    Ok(report
+        .require(ends.iter().all(|end| *end == Some(0)), "each ended with 0")
+        .require(
+            repeated == 0,
+            "what was started was finished, and nothing was run again",
+        ))
+}
+
+fn one_name_for_two(full: bool) -> Result<Report, CannotInject> {
+    let mut run = Run::new(full);
+    run.start();
+    let load = run.load(Load {
+        ms: |_| 10,
+        ..Load::of(usize::MAX, 100)
+    });
+    let twins = [
+        ("probe-service", "a", "twin of a"),
+        (ROUTER, "r", "twin of r"),
+    ];
+    for (role, name, twin) in twins {
+        run.hire(twin, None, run.command(role, name));
+    }
+    // The supervisor starts each again that lost its name, and so they go on fighting for it.
+    for (_, name, twin) in twins {
+        let fights = eventually("they fight for the name", || {
+            let fights = [name, twin].map(|who| run.crew.said(who, "taken over the name"));
+            let fights = fights.iter().sum::<usize>();
+            (fights >= run.pick(1, 6)).then_some(fights)
+        });
+        run.struck(fights);
+        run.crew.leave_dead(twin);
+    }
+    load.stop();
+    Ok(run.finish())
+}
+
+fn no_descriptors(full: bool) -> Result<Report, CannotInject> {
+    let mut run = Run::new(full);
+    run.start();
+    let load = run.load(Load::of(run.pick(500, 6_000), 150));
+    while load.goes_on() {
+        std::thread::sleep(Duration::from_millis(500));
+        let victims = ["a", "b", "c", "r"].map(|name| run.crew.pid(name));
+        run.strike(|run| {
+            let limits = victims.map(|pid| limit_descriptors(pid, Some(3)));
+            let _: i64 = run.fleet.cli("CLIENT KILL TYPE normal");
+            std::thread::sleep(Duration::from_millis(1_500));
+            for (pid, limit) in victims.into_iter().zip(limits) {
+                limit_descriptors(pid, limit);
+            }
+        });
+    }
+    load.finish();
+    let refused: usize = ["a", "b", "c", "r"]
+        .map(|name| run.crew.said(name, "Too many open files"))
+        .iter()
+        .sum();
+    run.note("refusals that were logged", refused);
+    let deaths: usize = ["a", "b", "c", "r"]
+        .map(|name| run.crew.lives(name) - 1)
+        .iter()
+        .sum();
+    Ok(run
+        .finish()
+        .require(refused > 0, "descriptors were refused")
+        .require(deaths == 0, "no process died of it"))
+}
+
+/// Sets how many descriptors a process may have; answers how many it might.
+fn limit_descriptors(pid: u32, limit: Option<u64>) -> Option<u64> {
+    let pid = rustix::process::Pid::from_raw(pid as i32);
+    let old = rustix::process::prlimit(
+        pid,
+        Resource::Nofile,
+        Rlimit {
+            current: limit,
+            maximum: rustix::process::getrlimit(Resource::Nofile).maximum,
+        },
+    );
+    old.unwrap().current
 }
 
 fn poison(full: bool) -> Result<Report, CannotInject> {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,16 @@ pub struct Run {
     begun: Instant,
 }
 
+impl Report {
+    /// What must hold besides the ledger.
+    pub fn require(mut self, holds: bool, what: &str) -> Self {
+        if !holds {
+            self.account.violations.push(format!("not so: {what}"));
+        }
+        self
+    }
+}
+
 impl Run {
     pub fn new(full: bool) -> Self {
         Self::on(Server::start(), full)
@@ -114,6 +125,11 @@ impl Run {
 
     /// A router or a worker with a failpoint armed in its first life.
     pub fn hire_armed(&self, role: &str, name: &str, failpoint: Option<&str>) {
+        self.hire(name, failpoint, self.command(role, name));
+    }
+
+    /// How a router or a worker is started.
+    pub fn command(&self, role: &str, name: &str) -> Command {
         let mut command = match role {
             ROUTER => self.fleet.router_command(name),
             subscriber => self.fleet.worker_command(subscriber, name, &self.url),
@@ -122,8 +138,14 @@ impl Run {
             .env("STREAMFLEET_REDIS_URL", &self.url)
             .env("PROBE_WITNESS", self.witness())
             .env_remove("FAULT");
-        let log = self.fleet.dir.path().join(format!("{name}.log"));
-        self.crew.hire(name, log, failpoint, move || copy(&command));
+        command
+    }
+
+    /// A member of the crew that runs this command.
+    pub fn hire(&self, member: &str, failpoint: Option<&str>, command: Command) {
+        let log = self.fleet.dir.path().join(format!("{member}.log"));
+        self.crew
+            .hire(member, log, failpoint, move || copy(&command));
     }
 
     /// The file in which the workers' witness writes.
@@ -136,15 +158,20 @@ impl Run {
         Loading::start(load, self.url.clone(), self.published.clone())
     }
 
+    /// Publishes these once, and counts on them.
+    pub fn publish(&self, events: &[(Value, Published)]) {
+        let bodies: Vec<Value> = events.iter().map(|(event, _)| event.clone()).collect();
+        self.fleet.publish(&bodies);
+        let accepted = events.iter().map(|(_, promise)| Published {
+            accepted_ms: Some(now_ms()),
+            ..promise.clone()
+        });
+        self.published.lock().unwrap().extend(accepted);
+    }
+
     /// As many events as the form of this run asks for.
     pub fn pick(&self, short: usize, full: usize) -> usize {
         if self.full { full } else { short }
-    }
-
-    /// How many events are known to be accepted.
-    pub fn accepted(&self) -> usize {
-        let published = self.published.lock().unwrap();
-        published.iter().filter(|e| e.accepted_ms.is_some()).count()
     }
 
     /// Strikes once: from the end of it on, recovery is counted.
@@ -157,6 +184,11 @@ impl Run {
     /// It is found to have struck so many times, nobody knows exactly when.
     pub fn struck(&mut self, times: usize) {
         self.found += times;
+    }
+
+    /// How often it has struck so far.
+    pub fn strikes(&self) -> usize {
+        self.strikes.len() + self.found
     }
 
     /// A figure of this fault alone.
@@ -189,7 +221,7 @@ impl Run {
         Report {
             fault: String::new(),
             about: String::new(),
-            strikes: self.strikes.len() + self.found,
+            strikes: self.strikes(),
             seconds: self.begun.elapsed().as_secs_f64(),
             recovery_p50_ms: account.recovery(50),
             recovery_p99_ms: account.recovery(99),
@@ -210,7 +242,9 @@ impl Run {
         let mut facts = Facts::default();
         for subscriber in ["probe-service", "other-service"] {
             self.add_effects(subscriber, &mut facts);
-            self.add_owed("test-events", subscriber, &mut facts.owed);
+            for stream in ["test-events", "more-events"] {
+                self.add_owed(stream, subscriber, &mut facts.owed);
+            }
         }
         for subscriber in ["probe-service", "other-service", "router"] {
             self.add_dead(subscriber, &mut facts.dead);
@@ -310,8 +344,8 @@ fn parse_witness(line: &str) -> Option<Witnessed> {
 }
 
 /// The same program with the same arguments and environment: a `Command` starts only once.
-fn copy(command: &std::process::Command) -> std::process::Command {
-    let mut copy = std::process::Command::new(command.get_program());
+fn copy(command: &Command) -> Command {
+    let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {

@@ -1,11 +1,23 @@
-//! The reports as a table.
+//! What there is, and what it came to, as tables.
 
 use std::path::Path;
 use std::time::SystemTime;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::Fault;
 use crate::run::Report;
+
+/// Prints what there is to strike with.
+pub fn print_catalogue(faults: &[Fault]) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["FAULT", "WHAT STRIKES"]);
+    for fault in faults {
+        table.add_row([fault.name, fault.about]);
+    }
+    println!("{table}");
+}
 
 /// Prints those that were written since `began`.
 pub fn print(reports: &Path, began: SystemTime) {

@@ -71,8 +71,12 @@ fn wrong(account: &Account) -> &str {
 
 #[test]
 fn handled_once_or_dead_once_is_right() {
-    let fine = account(Plan::Succeed, &facts(vec![handled("e")], vec![]));
-    assert_eq!((fine.promised, fine.handled), (1, 1));
+    for plan in [Plan::Succeed, Plan::FailTwice, Plan::Block] {
+        let fine = account(plan, &facts(vec![handled("e")], vec![]));
+        assert_eq!((fine.promised, fine.handled), (1, 1));
+        assert!(fine.violations.is_empty(), "{fine:#?}");
+    }
+    let fine = account(Plan::Poison, &facts(vec![], vec![dead("e", "crashed", 0)]));
     assert!(fine.violations.is_empty(), "{fine:#?}");
     let fine = account(Plan::Fail, &facts(vec![], vec![dead("e", "exhausted", 3)]));
     assert_eq!((fine.dead, fine.charged), (1, 3));

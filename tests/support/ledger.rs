@@ -18,6 +18,8 @@ pub enum Plan {
     Reject,
     /// Publishes a follow-up event, for another subscriber.
     Follow,
+    /// Succeeds, and holds its thread up while it does.
+    Block,
     /// Kills the process that handles it.
     Poison,
 }
@@ -162,7 +164,7 @@ impl Account {
                 Plan::Fail => "exhausted",
                 Plan::Reject => "rejected",
                 Plan::Poison => "crashed",
-                Plan::Succeed | Plan::FailTwice | Plan::Follow => "",
+                Plan::Succeed | Plan::FailTwice | Plan::Follow | Plan::Block => "",
             };
             if letter.reason != own && !may_die.contains(&letter.reason.as_str()) {
                 self.wrong(format!("{name}: dead as {}", letter.reason));
