@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Writes the figures that the suites left in a folder into a page, between its markers.
+
+    render.py FOLDER PAGE
+
+The page has blocks `<!-- figures: NAME -->` ... `<!-- end -->`; what stands between is replaced.
+A block whose figures the folder does not have is left as it is.
+"""
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+def table(header, rows, right=()):
+    """A Markdown table; the columns in `right` hold numbers."""
+    rule = ["---:" if column in right else "---" for column in range(len(header))]
+    lines = [header, rule, *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def reports(folder):
+    files = sorted((folder / "faults").glob("*.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def milliseconds(value):
+    return "–" if value is None else f"{value:,}"
+
+
+def faults(folder):
+    found = reports(folder)
+    if not found:
+        return None
+    rows = []
+    for report in found:
+        account = report["account"]
+        rows.append([
+            f"`{report['fault']}`", report["about"], f"{report['strikes']:,}",
+            f"{account['published']:,}", f"{account['handled']:,}", f"{account['dead']:,}",
+            account["lost"], account["duplicated"], account["stuck"], f"{account['charged']:,}",
+            milliseconds(report["recovery_p50_ms"]), milliseconds(report["recovery_p99_ms"]),
+        ])
+    total = [
+        "**all**", f"{len(found)} faults", f"{sum(r['strikes'] for r in found):,}",
+        *(f"{sum(r['account'][name] for r in found):,}"
+          for name in ["published", "handled", "dead", "lost", "duplicated", "stuck", "charged"]),
+        "", "",
+    ]
+    header = ["fault", "what strikes", "strikes", "published", "handled", "dead", "lost",
+              "duplicated", "stuck", "charged", "p50 ms", "p99 ms"]
+    return table(header, [*rows, total], right=range(2, 12))
+
+
+def notes(folder):
+    rows = [
+        [f"`{report['fault']}`", name, value]
+        for report in reports(folder)
+        for name, value in report["notes"].items()
+    ]
+    return table(["fault", "figure", "value"], rows, right=[2]) if rows else None
+
+
+def mutants(folder):
+    file = folder / "mutants.json"
+    if not file.exists():
+        return None
+    rows = [
+        [f"`{mutant['name']}`", mutant["breaks"],
+         ", ".join(f"`{test}`" for test in mutant["caught_by"]) or "**nothing**"]
+        for mutant in json.loads(file.read_text())
+    ]
+    return table(["mutant", "what it breaks", "caught by"], rows)
+
+
+def model(folder):
+    file = folder / "model.json"
+    if not file.exists():
+        return None
+    return json.dumps(json.loads(file.read_text()), indent=2)
+
+
+def machine(_folder):
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    redis = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True)
+    version = re.search(r"v=([\d.]+)", redis.stdout)
+    return (f"Measured on {os.cpu_count()} cores ({cpu.group(1) if cpu else platform.machine()}), "
+            f"Linux {platform.release().split('-')[0]}, Redis {version.group(1) if version else '?'}, "
+            "development build.")
+
+
+BLOCKS = {"faults": faults, "notes": notes, "mutants": mutants, "model": model, "machine": machine}
+
+
+def main():
+    folder, page = Path(sys.argv[1]), Path(sys.argv[2])
+
+    def fill(block):
+        figures = BLOCKS[block["name"]](folder)
+        return block[0] if figures is None else f"{block['open']}\n{figures}\n{block['close']}"
+
+    pattern = r"(?P<open><!-- figures: (?P<name>\w+) -->)\n.*?(?P<close><!-- end -->)"
+    page.write_text(re.sub(pattern, fill, page.read_text(), flags=re.S))
+
+
+main()
