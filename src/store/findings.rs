@@ -61,12 +61,13 @@ pub enum Finding {
         "only snapshots are written to disk ({0}): when Redis crashes, the accepted events since the last one, maybe of many minutes, are gone, and what was handled since is handled again. Turn the append-only file on: redis-cli CONFIG SET appendonly yes (and in redis.conf)"
     )]
     SnapshotsOnly(String),
-    /// The append-only file cannot be written.
+    /// The append-only file cannot be written, and Redis refuses writes for it. (To wait, since a
+    /// process could not even announce itself; there may be room on the disk in a moment.)
     #[error(
         "Redis cannot write its append-only file (aof_last_write_status:err) and refuses writes until it can: look at the disk (full?) and at the log of Redis"
     )]
     AofFails,
-    /// Snapshots fail, and Redis refuses writes for it.
+    /// Snapshots fail, and Redis refuses writes for it. To wait, as above.
     #[error(
         "the last snapshot failed (rdb_last_bgsave_status:err) and stop-writes-on-bgsave-error is yes: Redis refuses writes until one succeeds. Look at the disk (full?), the memory (fork) and the log of Redis, then: redis-cli BGSAVE"
     )]
@@ -76,6 +77,9 @@ pub enum Finding {
         "the last snapshot failed (rdb_last_bgsave_status:err): look at the disk (full?), the memory (fork) and the log of Redis, then: redis-cli BGSAVE"
     )]
     SnapshotFails,
+    /// TIME is denied, which the scripts ask for.
+    #[error("this user may not ask TIME, by which leases and retries go: ACL SETUSER <user> +time")]
+    NoTime,
     /// The clocks are apart.
     #[error(
         "the clock of Redis is {} this machine's: entry IDs, leases, retries and the ages in `streamfleet status` go by the clock of Redis; the router's dedupe_window, retention and dead_retention, and the times in dead letters and logs, by this one. Let both follow the same time server (NTP)",
@@ -110,14 +114,13 @@ impl Finding {
     /// What to do about it.
     pub fn severity(&self) -> Severity {
         match self {
-            Self::TooOld(_) | Self::Evicts(_) | Self::Cluster | Self::Sentinel => Severity::Refuse,
-            Self::Replica(_) => Severity::Wait,
-            Self::NotPersistent
-            | Self::SnapshotsOnly(_)
-            | Self::AofFails
-            | Self::SnapshotFailsAndStopsWrites
-            | Self::SnapshotFails
-            | Self::Skew(_) => Severity::Warn,
+            Self::TooOld(_) | Self::Evicts(_) | Self::Cluster | Self::Sentinel | Self::NoTime => {
+                Severity::Refuse
+            }
+            Self::Replica(_) | Self::AofFails | Self::SnapshotFailsAndStopsWrites => Severity::Wait,
+            Self::NotPersistent | Self::SnapshotsOnly(_) | Self::SnapshotFails | Self::Skew(_) => {
+                Severity::Warn
+            }
             Self::Unknown { .. } => Severity::Note,
         }
     }
@@ -127,6 +130,10 @@ impl Finding {
 pub fn findings(facts: &ServerFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     match &facts.info {
+        // It has nothing of what else is asked for.
+        Some(info) if info.field("redis_mode") == Some("sentinel") => {
+            return vec![Finding::Sentinel];
+        }
         Some(info) => {
             found.extend(fitness(info));
             found.extend(persistence(info, facts));
@@ -149,20 +156,13 @@ pub fn findings(facts: &ServerFacts) -> Vec<Finding> {
             found.push(Finding::Skew(clock));
         }
         Some(_) => {}
-        None => found.push(Finding::Unknown {
-            question: "TIME",
-            consequence: "whether its clock agrees with this machine's is not known",
-            allow: "+time",
-        }),
+        None => found.push(Finding::NoTime),
     }
     found
 }
 
 /// Whether it is a server to start on at all.
 fn fitness(info: &Info) -> Vec<Finding> {
-    if info.field("redis_mode") == Some("sentinel") {
-        return vec![Finding::Sentinel]; // it has nothing of what else is asked for
-    }
     let mut found = Vec::new();
     // Valkey answers redis_version 7.2.4 for compatibility.
     let version = info.field("redis_version").unwrap_or("unknown");
@@ -319,6 +319,11 @@ mod tests {
         let aof = ("aof_last_write_status", "err");
         let rdb = ("rdb_last_bgsave_status", "err");
         assert_eq!(of(&[aof], &[]), [Finding::AofFails]);
+        assert_eq!(
+            Finding::AofFails.severity(),
+            Severity::Wait,
+            "it takes no writes"
+        );
         let off = of(&[aof, ("aof_enabled", "0")], &[]);
         assert_eq!(
             off,
@@ -361,12 +366,22 @@ mod tests {
 
     #[test]
     fn what_may_not_be_asked_is_noted() {
-        let found = findings(&ServerFacts::default());
-        let asked = ["INFO", "CONFIG GET", "TIME"];
+        let silent = ServerFacts {
+            clock: facts(&[], &[]).clock,
+            ..ServerFacts::default()
+        };
+        let found = findings(&silent);
+        let asked = ["INFO", "CONFIG GET"];
         assert_eq!(found.len(), asked.len());
         for (finding, asked) in found.iter().zip(asked) {
             assert_eq!(finding.severity(), Severity::Note);
             assert!(finding.to_string().contains(asked), "{finding}");
         }
+        let timeless = ServerFacts {
+            clock: None,
+            ..facts(&[], &[])
+        };
+        assert_eq!(findings(&timeless), [Finding::NoTime]);
+        assert_eq!(Finding::NoTime.severity(), Severity::Refuse);
     }
 }

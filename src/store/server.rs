@@ -81,8 +81,12 @@ impl ServerFacts {
     pub async fn read(redis: &Redis) -> Result<Self, StoreError> {
         let mut connection = redis.dedicated(Duration::ZERO).await?;
         let asked = async {
-            // Other than INFO, PING is refused while the server loads its data.
-            redis::cmd("PING").exec_async(&mut connection).await?;
+            // Other than INFO, PING is refused while the server loads its data; that it is also
+            // refused while the disk fails is for INFO to explain.
+            match redis::cmd("PING").exec_async(&mut connection).await {
+                Err(error) if error.code() != Some("MISCONF") => return Err(error),
+                _ => {}
+            }
             Ok(Self {
                 info: info(&mut connection, "default").await?,
                 settings: settings(&mut connection).await?,
