@@ -131,9 +131,7 @@ pub fn findings(facts: &ServerFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     match &facts.info {
         // It has nothing of what else is asked for.
-        Some(info) if info.field("redis_mode") == Some("sentinel") => {
-            return vec![Finding::Sentinel];
-        }
+        Some(info) if mode(info) == Some("sentinel") => return vec![Finding::Sentinel],
         Some(info) => {
             found.extend(fitness(info));
             found.extend(persistence(info, facts));
@@ -159,6 +157,12 @@ pub fn findings(facts: &ServerFacts) -> Vec<Finding> {
         None => found.push(Finding::NoTime),
     }
     found
+}
+
+/// Valkey calls it otherwise.
+fn mode(info: &Info) -> Option<&str> {
+    info.field("redis_mode")
+        .or_else(|| info.field("server_mode"))
 }
 
 /// Whether it is a server to start on at all.
@@ -279,6 +283,13 @@ mod tests {
         );
         assert_eq!(refused(&[("cluster_enabled", "1")]), [Finding::Cluster]);
         assert_eq!(refused(&[("redis_mode", "sentinel")]), [Finding::Sentinel]);
+        let valkey = ServerFacts {
+            info: Some(Info::from(
+                "redis_version:7.2.4\r\nserver_mode:sentinel\r\n",
+            )),
+            ..ServerFacts::default()
+        };
+        assert_eq!(findings(&valkey), [Finding::Sentinel]);
         let all = [
             ("redis_version", "6.2.1"),
             ("maxmemory_policy", "allkeys-lru"),
