@@ -274,13 +274,10 @@ mod tests {
             );
             found
         };
-        let old = Finding::TooOld("6.2.1".into());
-        let evicts = Finding::Evicts("allkeys-lru".into());
-        assert_eq!(refused(&[("redis_version", "6.2.1")]), [old.clone()]);
-        assert_eq!(
-            refused(&[("maxmemory_policy", "allkeys-lru")]),
-            [evicts.clone()]
-        );
+        let old = || Finding::TooOld("6.2.1".into());
+        let evicts = || Finding::Evicts("allkeys-lru".into());
+        assert_eq!(refused(&[("redis_version", "6.2.1")]), [old()]);
+        assert_eq!(refused(&[("maxmemory_policy", "allkeys-lru")]), [evicts()]);
         assert_eq!(refused(&[("cluster_enabled", "1")]), [Finding::Cluster]);
         assert_eq!(refused(&[("redis_mode", "sentinel")]), [Finding::Sentinel]);
         let valkey = ServerFacts {
@@ -294,7 +291,7 @@ mod tests {
             ("redis_version", "6.2.1"),
             ("maxmemory_policy", "allkeys-lru"),
         ];
-        assert_eq!(refused(&all), [old, evicts], "all at once");
+        assert_eq!(refused(&all), [old(), evicts()], "all at once");
         let silent = ServerFacts {
             info: Some(Info::default()),
             ..facts(&[], &[])
