@@ -82,7 +82,7 @@ pub enum Finding {
     NoTime,
     /// The clocks are apart.
     #[error(
-        "the clock of Redis is {} this machine's: entry IDs, leases, retries and the ages in `streamfleet status` go by the clock of Redis; the router's dedupe_window, retention and dead_retention, and the times in dead letters and logs, by this one. Let both follow the same time server (NTP)",
+        "the clock of Redis is {} this machine's: entry IDs, leases, retries and retention go by the clock of Redis; the router's dedupe_window, and the times in dead letters and logs, by this one. Let both follow the same time server (NTP)",
         apart(.0)
     )]
     Skew(ClockOffset),

@@ -22,4 +22,4 @@ pub use link::{Link, Redis, StoreError, is_dataset_gone, loses_connection, retry
 pub use reader::Reader;
 pub use scan::scan;
 pub use scripts::*;
-pub use server::{ClockOffset, Info, ServerFacts, info, uptime};
+pub use server::{ClockOffset, Info, ServerFacts, info, time, uptime};

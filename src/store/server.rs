@@ -123,6 +123,15 @@ pub async fn uptime(
     Ok(seconds.map(Duration::from_secs))
 }
 
+/// What the clock of Redis says, since 1970.
+///
+/// # Errors
+/// The server cannot be reached.
+pub async fn time(connection: &mut MultiplexedConnection) -> Result<Duration, RedisError> {
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
+    Ok(Duration::from_secs(seconds) + Duration::from_micros(micros))
+}
+
 async fn settings(
     connection: &mut MultiplexedConnection,
 ) -> Result<Option<BTreeMap<String, String>>, RedisError> {
@@ -142,15 +151,15 @@ async fn clock(connection: &mut MultiplexedConnection) -> Result<Option<ClockOff
     let mut best: Option<ClockOffset> = None;
     for _ in 0..CLOCK_SAMPLES {
         let (asked, since) = (SystemTime::now(), Instant::now());
-        let answer = redis::cmd("TIME").query_async(connection).await;
+        let answer = time(connection).await;
         let took = since.elapsed();
-        let Some((seconds, micros)) = if_told::<(u64, u64)>(answer)? else {
+        let Some(answered) = if_told(answer)? else {
             return Ok(None);
         };
         let sample = ClockOffset::measured(
             asked.duration_since(UNIX_EPOCH).unwrap_or_default(),
             took,
-            Duration::from_secs(seconds) + Duration::from_micros(micros),
+            answered,
         );
         if best.is_none_or(|best| sample.within_ms < best.within_ms) {
             best = Some(sample);
