@@ -46,6 +46,14 @@ pub(super) struct Args {
     /// free one. Never 6379, where a Redis that matters could be.
     #[arg(long, value_name = "PORT", value_parser = port)]
     port: Option<u16>,
+    /// The Redis or Valkey server to start: a name in PATH, or a path.
+    #[arg(
+        long,
+        value_name = "PROGRAM",
+        env = "STREAMFLEET_REDIS_SERVER",
+        default_value = "redis-server"
+    )]
+    redis_server: PathBuf,
 }
 
 fn port(text: &str) -> Result<u16, String> {
@@ -67,14 +75,13 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     let _lock = lock(&dir)?;
 
     let paint = Paint::stdout();
-    let width = programs
-        .iter()
-        .filter_map(|p| p.file_name())
-        .map(|n| n.len())
-        .max();
-    let width = width.unwrap_or(0).max(server::PROGRAM.len());
+    let named = programs.iter().chain([&args.redis_server]);
+    let width = named.filter_map(|p| p.file_name()).map(|n| n.len()).max();
+    let width = width.unwrap_or(0);
     let label = |n: usize, name: &str| paint.nth(&format!("{name:<width$} |"), n);
-    let start = Server::start(&dir, args.port, label(0, server::PROGRAM));
+    let name = args.redis_server.file_name().unwrap_or_default();
+    let label_of_redis = label(0, &name.to_string_lossy());
+    let start = Server::start(&args.redis_server, &dir, args.port, label_of_redis);
     let mut server = tokio::select! {
         biased;
         () = &mut stop => return Ok(Exit::Clean),

@@ -7,7 +7,7 @@ use deadpool_redis::PoolError;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::routing::ConfigError;
-use crate::store::StoreError;
+use crate::store::{Severity, StoreError};
 
 /// How a process ended. (2, wrong usage, is clap's.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,12 @@ impl From<&StoreError> for Exit {
         match error {
             StoreError::Url(_) => Self::BadConfig,
             StoreError::Redis { cause, .. } => of_redis(cause),
+            StoreError::Unfit { reasons, .. } => {
+                match reasons.iter().any(|r| r.severity() == Severity::Refuse) {
+                    true => Self::BadConfig,
+                    false => Self::Unreachable,
+                }
+            }
             StoreError::Pool { cause, .. } => match cause {
                 PoolError::Backend(cause) => of_redis(cause),
                 _ => Self::Unreachable,
@@ -62,7 +68,9 @@ impl From<&StoreError> for Exit {
 fn of_redis(error: &RedisError) -> Exit {
     let heals = matches!(
         error.kind(),
-        ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown)
+        ErrorKind::Server(
+            ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly
+        )
     );
     if heals || error.is_io_error() {
         return Exit::Unreachable;
@@ -77,6 +85,7 @@ fn of_redis(error: &RedisError) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Finding;
 
     #[test]
     fn codes_tell_what_helps() {
@@ -95,6 +104,17 @@ mod tests {
         let other = RedisError::from((ErrorKind::UnexpectedReturnType, "odd"));
         assert_eq!(Exit::from(&store(other)).code(), 1);
         assert_eq!(Exit::from(&StoreError::Url("x".into())).code(), 78);
+        let unfit = |reasons: &[Finding]| StoreError::Unfit {
+            server: "s".into(),
+            reasons: reasons.to_vec(),
+        };
+        let replica = Finding::Replica("m:1".into());
+        assert_eq!(
+            Exit::from(&unfit(std::slice::from_ref(&replica))).code(),
+            69,
+            "it may be promoted"
+        );
+        assert_eq!(Exit::from(&unfit(&[replica, Finding::Cluster])).code(), 78);
         let config = ConfigError { problems: vec![] };
         assert_eq!(Exit::from(&config).code(), 78);
     }

@@ -6,6 +6,7 @@ pub mod exit;
 mod reload;
 mod service;
 mod signals;
+mod startup;
 pub mod telemetry;
 
 pub use reload::Reloader;

@@ -6,19 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
-use tokio::time::Instant;
 
 use super::args::CommonArgs;
 use super::exit::Exit;
 use super::reload::Reloader;
 use super::signals::stop_on_signal;
+use super::startup::accept;
 use super::telemetry;
 use crate::router::{self, RouterError, RouterOptions};
-use crate::store::{Redis, StoreError, check_server, retry_until};
+use crate::store::Redis;
 use crate::worker::{self, Handler, Stop, WorkerError, WorkerOptions};
-
-/// How long a starting process waits for Redis before it gives up with exit code 69.
-const START_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Parser)]
 #[command(version)]
@@ -148,18 +145,9 @@ where
     };
     let outcome = runtime.block_on(async {
         let redis = Redis::open(&args.redis_url).map_err(|e| failed(Exit::from(&e), &e))?;
-        wait_for_redis(&redis)
+        accept(&redis)
             .await
             .map_err(|e| failed(Exit::from(&e), &e))?;
-        check_server(&redis)
-            .await
-            .map_err(|e| failed(Exit::from(&e), &e))?
-            .map_err(|unfit| {
-                failed(
-                    Exit::BadConfig,
-                    &format_args!("Redis at {}: {unfit}", redis.server()),
-                )
-            })?;
         let reloader = Reloader::new(config);
         let reloading = tokio::spawn(reloader.clone().run());
         let outcome = run(redis, reloader).await;
@@ -169,20 +157,6 @@ where
     // A handler that blocks a thread must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome.err().unwrap_or_else(|| Exit::Clean.into())
-}
-
-/// Redis may be starting at the same time, or loading its data.
-async fn wait_for_redis(redis: &Redis) -> Result<(), StoreError> {
-    let deadline = Instant::now() + START_PATIENCE;
-    let hopeless = |error: &StoreError| Exit::from(error) != Exit::Unreachable;
-    retry_until(Some(deadline), hopeless, |_| async {
-        let mut connection = redis.dedicated(Duration::ZERO).await?;
-        redis::cmd("PING")
-            .exec_async(&mut connection)
-            .await
-            .map_err(|e| redis.error(e))
-    })
-    .await
 }
 
 fn failed(exit: Exit, error: &dyn Display) -> ExitCode {

@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::failpoint::failpoint;
@@ -33,6 +32,10 @@ pub(crate) async fn run(link: Link, keys: Keys, config: watch::Receiver<Arc<Conf
 
 async fn clean(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreError> {
     let records = fleet::group_records(link, keys).await?;
+    // By the clock that numbered the entries: ours may be wrong, and what is gone is gone.
+    let now = link
+        .run(|mut c| async move { store::time(&mut c).await })
+        .await?;
     let routing = &config.routing;
     for stream in routing.streams() {
         // What is configured must exist, and what ever existed and was not retired as well.
@@ -50,7 +53,14 @@ async fn clean(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreErr
         let key = keys.stream(&stream.name);
         go_on(
             &key,
-            trim(link, &key, stream.maxlen, stream.retention, &groups).await,
+            trim(
+                link,
+                &key,
+                stream.maxlen,
+                stream.retention.map(|r| since(now, r)),
+                &groups,
+            )
+            .await,
         );
     }
     let subscribers: BTreeSet<&str> = records
@@ -62,7 +72,14 @@ async fn clean(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreErr
         let key = keys.dead(subscriber);
         go_on(
             &key,
-            trim(link, &key, None, Some(routing.dead_retention()), &[]).await,
+            trim(
+                link,
+                &key,
+                None,
+                Some(since(now, routing.dead_retention())),
+                &[],
+            )
+            .await,
         );
     }
     for (stream, subscriber) in records.keys() {
@@ -78,20 +95,21 @@ fn go_on(stream: &str, outcome: Result<(), StoreError>) {
     }
 }
 
+/// The oldest entry that is to stay.
+fn since(now: Duration, retention: Duration) -> EntryId {
+    EntryId {
+        ms: now.saturating_sub(retention).as_millis() as u64,
+        seq: 0,
+    }
+}
+
 async fn trim(
     link: &Link,
     key: &str,
     maxlen: Option<u64>,
-    retention: Option<Duration>,
+    oldest: Option<EntryId>,
     groups: &[String],
 ) -> Result<(), StoreError> {
-    let oldest = retention.map(|r| {
-        let now = Timestamp::now().as_millisecond().max(0) as u64;
-        EntryId {
-            ms: now.saturating_sub(r.as_millis() as u64),
-            seq: 0,
-        }
-    });
     failpoint!("router.trimming");
     loop {
         let step = link

@@ -17,8 +17,8 @@ use crate::fleet::{self, INBOX, Identity, Membership, MembershipLost, ROUTER, Wa
 use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
-    Entry, Fence, Fields, Holder, Keys, Link, Reader, Redis, RouteCounts, Scope, StoreError,
-    info_field, is_dataset_gone,
+    Entry, Fence, Fields, Holder, Keys, Link, Reader, Redis, RouteCounts, Scope, StoreError, info,
+    is_dataset_gone,
 };
 
 /// How often entries of dead routers are looked for, and memory is checked.
@@ -382,18 +382,11 @@ impl Router {
 
     /// Routing makes Redis grow: it pauses while memory is nearly full, so that settling fits.
     async fn memory_is_short(&self) -> Result<bool, StoreError> {
-        let query = |mut c| async move {
-            redis::cmd("INFO")
-                .arg("memory")
-                .query_async::<String>(&mut c)
-                .await
+        let query = |mut c| async move { info(&mut c, "memory").await };
+        let Some(info) = self.link.run(query).await? else {
+            return Ok(false); // not for this user to know, as it was told at the start
         };
-        let info = self.link.run(query).await?;
-        let number = |name| {
-            info_field(&info, name)
-                .and_then(|text| text.parse::<f64>().ok())
-                .unwrap_or(0.0)
-        };
+        let number = |name| info.number(name).unwrap_or(0) as f64;
         let (used, max) = (number("used_memory"), number("maxmemory"));
         let short = max > 0.0 && used >= max * MEMORY_LIMIT;
         if short {

@@ -14,6 +14,7 @@ use redis::{
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::findings::Finding;
 use crate::retry::RECONNECT;
 
 /// How long a short command may go unanswered before its connection is given up.
@@ -46,6 +47,19 @@ pub enum StoreError {
         /// What the pool reported.
         cause: deadpool_redis::PoolError,
     },
+    /// Redis answers, but is none to start on: these are the reasons.
+    #[error("Redis at {server}: {}", texts(.reasons))]
+    Unfit {
+        /// The server, without credentials.
+        server: String,
+        /// What speaks against it.
+        reasons: Vec<Finding>,
+    },
+}
+
+fn texts(reasons: &[Finding]) -> String {
+    let texts: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+    texts.join("; and ")
 }
 
 impl StoreError {

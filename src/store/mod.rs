@@ -7,6 +7,7 @@
 //! - [`Redis::dedicated`]: for a blocking read, whose answer may take as long as BLOCK.
 
 mod codec;
+mod findings;
 mod keys;
 mod link;
 mod reader;
@@ -15,9 +16,10 @@ mod scripts;
 mod server;
 
 pub use codec::{Entry, EntryId, Fields, InvalidEntryId, StreamField, read_streams};
+pub use findings::{Finding, Severity, findings};
 pub use keys::Keys;
 pub use link::{Link, Redis, StoreError, is_dataset_gone, loses_connection, retry_until};
 pub use reader::Reader;
 pub use scan::scan;
 pub use scripts::*;
-pub use server::{Unfit, check_server, field as info_field, uptime};
+pub use server::{ClockOffset, Info, ServerFacts, info, time, uptime};

@@ -93,6 +93,8 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let uptime = link
         .run(|mut c| async move { crate::store::uptime(&mut c).await })
         .await?;
+    // Not told, Redis may have just started: then others renew before anything is reclaimed.
+    let after_outage = uptime.is_none_or(|uptime| uptime < settings.lease);
 
     let (settings_tx, settings_rx) = watch::channel(settings.clone());
     let (acks, ack_queue) = mpsc::channel(4 * settings.concurrency.max(64));
@@ -127,7 +129,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         renewing.clone(),
     )?;
     let settling = tokio::spawn(settle::run_acks(ack_queue, link.clone(), stop.now.clone()));
-    let mut reclaiming = tokio::spawn(reclaim::run(core.clone(), uptime < settings.lease));
+    let mut reclaiming = tokio::spawn(reclaim::run(core.clone(), after_outage));
     let reloading = tokio::spawn(reload(core.clone(), config, settings_tx));
     tracing::info!(
         subscriber,

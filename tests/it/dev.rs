@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::support::cli::{run, streamfleet};
 use crate::support::eventually;
 use crate::support::fleet::Process;
+use crate::support::server::program;
 
 const ROUTING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/routing.yaml");
 const SUBSCRIBERS: [&str; 3] = [
@@ -24,6 +25,7 @@ fn dev(folder: &Path, more: &[&str]) -> Process {
     let mut command = streamfleet(&["dev", "--config", ROUTING]);
     command.arg("--dir").arg(folder.join("data")).args(more);
     command.env("STREAMFLEET_OUTBOX", folder.join("outbox"));
+    command.env("STREAMFLEET_REDIS_SERVER", program());
     let log = folder.join("dev.log");
     let file = File::create(&log).unwrap();
     command.stdin(Stdio::null());
@@ -165,22 +167,28 @@ fn what_ends_by_itself_is_reported() {
     let url = format!("unix://{}", folder.path().join("data/redis.sock").display());
     all_are_alive(&url);
     let started = children(dev.child.id());
-    let named = |name: &str| {
-        let is = |pid: &&u32| {
-            let path = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-            path.file_name()
-                .is_some_and(|file| file.to_string_lossy().starts_with(name))
-        };
-        *started.iter().find(is).unwrap()
+    let exe = |pid: u32| {
+        let path = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let file = path.file_name().unwrap_or_default();
+        file.to_string_lossy().into_owned()
     };
+    let named = |name: &str| {
+        *started
+            .iter()
+            .find(|pid| exe(**pid).starts_with(name))
+            .unwrap()
+    };
+    // Whatever its name: the first that was started.
+    let redis = started[0];
+    assert!(exe(redis).starts_with("redis") || exe(redis).starts_with("valkey"));
     let kill = |pid: u32| {
         let status = Command::new("kill").args(["-9", &pid.to_string()]).status();
         assert!(status.unwrap().success());
     };
     kill(named("analytics-worker"));
     dev.wait_for_log("analytics-worker ended by itself");
-    assert!(runs(named("inventory-worker")) && runs(named("redis")));
-    kill(named("redis"));
+    assert!(runs(named("inventory-worker")) && runs(redis));
+    kill(redis);
     dev.wait_for_log("Redis ended by itself");
     assert_eq!(dev.exit_code(), Some(1));
     assert!(started.iter().all(|pid| !runs(*pid)));
@@ -205,6 +213,13 @@ fn what_it_will_not_do_it_says() {
         said.contains("Install it: apt-get install redis-server"),
         "{said}"
     );
+
+    let said = run(
+        streamfleet(&[&start[..], &["--redis-server", "./none"]].concat()),
+        b"",
+    )
+    .failed(1);
+    assert!(said.contains("there is no ./none"), "{said}");
 
     let routing = std::fs::read_to_string(ROUTING).unwrap();
     let other = folder.path().join("routing.yaml");

@@ -23,4 +23,5 @@ mod routing;
 mod scripts;
 mod shop;
 mod shop_pure;
+mod startup;
 mod trimming;

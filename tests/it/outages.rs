@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::support::fleet::id;
 use crate::support::proxy::Proxy;
-use crate::support::{Fleet, Server, event, eventually};
+use crate::support::{Fleet, event, eventually};
 
 /// I1, I8: Redis killed and restarted under load, with everything it had promised on disk.
 #[test]
@@ -158,15 +158,6 @@ fn scripts_that_redis_forgot_are_loaded_again() {
             (fleet.handled("probe-service").len() == n).then_some(())
         });
     }
-}
-
-/// A Redis that may throw accepted events away is refused at the start.
-#[test]
-fn a_redis_that_evicts_is_refused() {
-    let fleet = Fleet::on(Server::with(&["--maxmemory-policy", "allkeys-lru"]));
-    let mut router = fleet.start_router("r");
-    assert_eq!(router.exit_code(), Some(78));
-    assert!(router.log_text().contains("Set it to noeviction"));
 }
 
 /// Redis frozen for longer than a lease: nobody's running deliveries are taken away.

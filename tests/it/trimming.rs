@@ -1,5 +1,7 @@
 //! I4: history is trimmed, what is owed never.
 
+use std::process::Command;
+
 use serde_json::json;
 
 use crate::support::fleet::{ROUTING, typed};
@@ -87,6 +89,52 @@ fn trimming_races_a_lagging_group() {
     }
 }
 
+/// History is as old as Redis says: a router whose clock is wrong deletes nothing early.
+#[test]
+fn retention_goes_by_the_clock_of_redis() {
+    let faketime = Command::new("faketime").arg("--version").output();
+    if faketime.is_err() {
+        eprintln!("skipped: faketime is not installed (apt-get install faketime)");
+        return;
+    }
+    let fleet = Fleet::new();
+    fleet.configure(
+        &ROUTING
+            .replace(
+                r#"events: ["Test.**"]"#,
+                r#"events: ["Test.**"], retention: 1d"#,
+            )
+            .replace(
+                r#"events: ["More.**"]"#,
+                r#"events: ["More.**"], maxlen: 1"#,
+            ),
+    );
+    let mut router = Command::new("faketime");
+    router.args(["-f", "+60d", env!("CARGO_BIN_EXE_streamfleet-router")]);
+    let _router = fleet.launch(router, "r", "router started");
+    let _workers = ["probe-service", "other-service"].map(|s| fleet.worker(s, "w"));
+    let letter: String = fleet.cli("XADD dead:probe-service * reason test");
+    fleet.publish(&[event(json!({}))]);
+    eventually("it is handled", || {
+        (fleet.handled("probe-service").len() == 1).then_some(())
+    });
+    // Twice, so that a whole pass of the janitor lies in between.
+    for _ in 0..2 {
+        fleet.publish(&[
+            typed("More.Happened", json!({})),
+            typed("More.Happened", json!({})),
+        ]);
+        eventually("more are there", || {
+            (fleet.cli::<u64>("XLEN inbox") == 0).then_some(())
+        });
+        eventually("what is too much is trimmed", || {
+            (fleet.cli::<usize>("XLEN more-events") == 1).then_some(())
+        });
+    }
+    assert_eq!(fleet.cli::<usize>("XLEN test-events"), 1);
+    assert_eq!(fleet.dead("probe-service").len(), 1, "{letter}");
+}
+
 /// A configured group that is missing blocks trimming.
 #[test]
 fn a_missing_group_blocks_trimming() {
@@ -99,6 +147,13 @@ fn a_missing_group_blocks_trimming() {
     let _: i64 = fleet.cli("XGROUP DESTROY more-events other-service");
     let events: Vec<_> = (0..5).map(|_| typed("More.Happened", json!({}))).collect();
     fleet.publish(&events);
-    router.wait_for_log("this group should exist and does not");
-    assert_eq!(fleet.cli::<usize>("XLEN more-events"), 5);
+    let length = || fleet.cli::<usize>("XLEN more-events");
+    eventually("all are routed", || (length() == 5).then_some(()));
+    let passes = || {
+        let log = router.log_text();
+        log.matches("this group should exist and does not").count()
+    };
+    let before = passes();
+    eventually("the janitor comes by", || (passes() > before).then_some(()));
+    assert_eq!(length(), 5);
 }

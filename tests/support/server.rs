@@ -9,6 +9,13 @@ use tempfile::TempDir;
 
 use super::eventually;
 
+/// The server that the tests run on: the one in PATH, or the one that `scripts/test --server`
+/// names.
+pub fn program() -> PathBuf {
+    let named = std::env::var_os("STREAMFLEET_REDIS_SERVER");
+    named.map_or_else(|| "redis-server".into(), PathBuf::from)
+}
+
 pub struct Server {
     pub dir: TempDir,
     child: Mutex<Option<Child>>,
@@ -46,7 +53,7 @@ impl Server {
 
     /// Starts the process (again) and waits until it answers.
     pub fn run(&self) {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(program());
         command
             .arg("--port")
             .arg("0")
@@ -62,8 +69,13 @@ impl Server {
             .args(["--save", "", "--maxmemory-policy", "noeviction"])
             .args(&self.args);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let child = child.expect("redis-server is needed: apt-get install redis-server");
-        *self.child.lock().unwrap() = Some(child);
+        let started = child.unwrap_or_else(|e| {
+            panic!(
+                "{}: {e} (apt-get install redis-server)",
+                program().display()
+            )
+        });
+        *self.child.lock().unwrap() = Some(started);
         let client = redis::Client::open(self.url()).unwrap();
         eventually("redis-server answers", || {
             let mut connection = client.get_connection().ok()?;

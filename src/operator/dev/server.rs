@@ -11,7 +11,6 @@ use super::child::{Child, Spec};
 use super::{CommandError, file_error};
 use crate::store::{Redis, StoreError};
 
-pub(super) const PROGRAM: &str = "redis-server";
 /// How long it may take to load its file and answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest path of a Unix socket.
@@ -30,13 +29,14 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts it on the data in `dir` and waits until it answers.
+    /// Starts `program` on the data in `dir` and waits until it answers.
     pub(super) async fn start(
+        program: &Path,
         dir: &Path,
         port: Option<u16>,
         label: String,
     ) -> Result<Self, CommandError> {
-        let program = installed()?;
+        let program = installed(program)?;
         let place = match port {
             Some(port) => Place::Port(free_port(port)?),
             None => Place::Socket(free_socket(dir)?),
@@ -82,7 +82,8 @@ impl Server {
         tokio::select! {
             biased;
             status = server.child.exited() => Err(CommandError::Refused(format!(
-                "redis-server ended before it answered ({status}): see {}",
+                "{} ended before it answered ({status}): see {}",
+                program.display(),
                 log.display()
             ))),
             answers = answers(&server.url) => answers.map(|()| server).map_err(CommandError::from),
@@ -112,14 +113,25 @@ async fn answers(url: &str) -> Result<(), StoreError> {
     }
 }
 
-fn installed() -> Result<PathBuf, CommandError> {
+/// Where the program is: a name is looked for in PATH, a path is taken as it is.
+fn installed(program: &Path) -> Result<PathBuf, CommandError> {
+    let name = program.display();
+    if program.components().count() > 1 {
+        return match program.is_file() {
+            true => Ok(program.to_owned()),
+            false => Err(CommandError::Refused(format!(
+                "there is no {name}: name another --redis-server"
+            ))),
+        };
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
-        .map(|dir| dir.join(PROGRAM))
+        .map(|dir| dir.join(program))
         .find(|p| p.is_file());
     found.ok_or_else(|| {
-        let message = "there is no redis-server in PATH. Install it: apt-get install redis-server";
-        CommandError::Refused(message.into())
+        CommandError::Refused(format!(
+            "there is no {name} in PATH. Install it: apt-get install redis-server, or name another with --redis-server"
+        ))
     })
 }
 

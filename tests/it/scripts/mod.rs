@@ -12,10 +12,11 @@ mod workers;
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue};
-use streamfleet::store::{EntryId, Fence, Fields, Holder};
+use streamfleet::store::{EntryId, Fence, Fields, Holder, Redis};
 
 use crate::support::Server;
 
@@ -44,8 +45,10 @@ impl Deref for Bench {
 impl Bench {
     async fn start(args: &[&str]) -> Self {
         let server = Server::with(args);
-        let client = redis::Client::open(server.url()).unwrap();
-        let redis = client.get_multiplexed_async_connection().await.unwrap();
+        // With the time-outs of the product: the library's own are shorter than a long script takes
+        // on a busy machine.
+        let redis = Redis::open(&server.url()).unwrap();
+        let redis = redis.dedicated(Duration::ZERO).await.unwrap();
         let me = Holder {
             stream: STREAM.into(),
             attempts: ATTEMPTS.into(),
