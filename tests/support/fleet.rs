@@ -147,7 +147,8 @@ impl Fleet {
     }
 
     /// Starts a process and waits until it says that it runs.
-    pub fn launch(&self, command: Command, name: &str, started: &str) -> Process {
+    pub fn launch(&self, mut command: Command, name: &str, started: &str) -> Process {
+        self.equip(&mut command);
         let file = format!("{name}-{}.log", Uuid::new_v4().simple());
         let process = Process::start(command, self.dir.path().join(file));
         if !started.is_empty() {
@@ -175,11 +176,16 @@ impl Fleet {
 
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
+        self.equip(&mut command);
+        command
+    }
+
+    /// Tells a process of this fleet.
+    fn equip(&self, command: &mut Command) {
         command
             .env("STREAMFLEET_CONFIG", self.config())
             .env("STREAMFLEET_REDIS_URL", self.url())
             .env("STREAMFLEET_LOG", "info");
-        command
     }
 
     /// A probe worker of `subscriber` (`probe-service` or `other-service`).
