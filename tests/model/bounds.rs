@@ -1,7 +1,7 @@
 //! How far the model looks: a scenario is what happens, and how much may go wrong in it. Every
 //! scenario is explored to its end.
 
-use super::redis::{Content, Event, Subscriber};
+use super::store::{Content, Event, Subscriber};
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,8 +195,8 @@ impl Bounds {
     }
 
     /// The streams that a process reads.
-    pub(crate) fn queues(&self, name: u8) -> Vec<super::redis::Queue> {
-        use super::redis::Queue;
+    pub(crate) fn queues(&self, name: u8) -> Vec<super::store::Queue> {
+        use super::store::Queue;
         match self.processes[usize::from(name)] {
             Role::Router => vec![Queue::Inbox],
             Role::Worker(s) => vec![Queue::Domain(s), Queue::Redrive(s)],

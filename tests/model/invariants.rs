@@ -10,8 +10,8 @@
 use stateright::{Model, Property};
 
 use super::process::Step;
-use super::redis::{Event, Owner, Queue, Reason, Subscriber};
 use super::scripts::Call;
+use super::store::{Event, Owner, Queue, Reason, Subscriber};
 use super::system::{Action, Fault, State, System};
 
 pub(crate) const EFFECTS_ONCE: &str = "I1 effects at most once";
@@ -173,7 +173,7 @@ fn died(state: &State, reason: Reason) -> bool {
 }
 
 fn letters(state: &State, event: Event, subscriber: Subscriber) -> usize {
-    let of = |l: &&super::redis::Letter| l.event == event && l.of == Some(subscriber);
+    let of = |l: &&super::store::Letter| l.event == event && l.of == Some(subscriber);
     state.store.letters.iter().filter(of).count()
 }
 

@@ -6,12 +6,23 @@
     unreachable_pub
 )]
 
+#[path = "../support/mod.rs"]
+#[allow(
+    dead_code,
+    reason = "the fleet, the probe and the proxy serve other tests"
+)]
+mod support;
+
 mod bounds;
+mod claims;
 mod invariants;
+
 mod mutants;
 mod process;
-mod redis;
 mod scripts;
+mod side_by_side;
+mod steps;
+mod store;
 mod story;
 mod system;
 
@@ -87,4 +98,16 @@ fn every_mutant_is_caught() {
         );
         story::tell(path).iter().for_each(|l| println!("    {l}"));
     }
+}
+
+#[test]
+fn the_model_and_redis_agree() {
+    let start = Instant::now();
+    let steps =
+        side_by_side::compare(scripts::Scripts::default()).unwrap_or_else(|e| panic!("{e}"));
+    println!(
+        "{} sequences, {steps} steps, {:?}",
+        side_by_side::SEQUENCES,
+        start.elapsed()
+    );
 }

@@ -3,8 +3,8 @@
 
 use super::bounds::Bounds;
 use super::mutants::Mutant;
-use super::redis::{Consumer, Content, Due, Event, Owner, Queue, Reason};
 use super::scripts::{Answer, Bare, Call, Claim, Handed, Request, Scripts};
+use super::store::{Consumer, Content, Due, Event, Owner, Queue, Reason};
 
 /// A process; a crash ends one life and starts the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

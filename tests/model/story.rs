@@ -5,8 +5,8 @@ use std::fmt;
 use stateright::Path;
 
 use super::process::Outcome;
-use super::redis::{Consumer, Owner, Queue};
 use super::scripts::{Bare, Call};
+use super::store::{Consumer, Owner, Queue};
 use super::system::{Action, Fate, State, System};
 
 impl fmt::Display for Queue {

@@ -1,0 +1,539 @@
+//! The steps on a real Redis, through the product's own functions; and what it then holds.
+
+use std::collections::BTreeMap;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Cmd, FromRedisValue, Value};
+use streamfleet::store as product;
+use streamfleet::store::{
+    Committed, EntryId, Fence, Fields, Holder, Parked, RELEASED, RETRY, RouteBatch, Routed, Scope,
+    Settled,
+};
+
+use super::super::scripts::{Answer, Call, Request};
+use super::super::store::{Content, Due, Event, Id, Owner, Queue, Reason, Record, Stats};
+use super::show::{self, Shown};
+use super::{QUEUES, SUBSCRIBERS, Said, consumer};
+use crate::support::Server;
+
+const LEASE: u64 = 30_000;
+/// A delay that ends in no test.
+const FAR_AWAY: u64 = 3_600_000;
+const SEEN: &str = "seen:1";
+const DEAD_ROUTER: &str = "dead:router";
+
+/// A Redis, and the IDs that it gave, by which the model's IDs count.
+pub(crate) struct Real {
+    _server: Server,
+    redis: MultiplexedConnection,
+    ids: BTreeMap<String, Vec<EntryId>>,
+    letters: Vec<(String, EntryId)>,
+}
+
+fn stream(queue: Queue) -> String {
+    match queue {
+        Queue::Inbox => "inbox".into(),
+        Queue::Domain(_) => "order-events".into(),
+        Queue::Redrive(of) => format!("redrive:{of}-service"),
+    }
+}
+
+fn group(queue: Queue) -> String {
+    match queue {
+        Queue::Inbox => "router".into(),
+        Queue::Domain(of) | Queue::Redrive(of) => format!("{of}-service"),
+    }
+}
+
+fn holder(queue: Queue, name: u8) -> Holder {
+    let (stream, group) = (stream(queue), group(queue));
+    Holder {
+        attempts: format!("attempts:{stream}:{group}"),
+        stats: format!("stats:{group}"),
+        consumer: consumer_name(name),
+        delete_settled: matches!(queue, Queue::Redrive(_)),
+        stream,
+        group,
+    }
+}
+
+fn consumer_name(name: u8) -> String {
+    format!("w{name}.0000000{name}")
+}
+
+fn owner_name(owner: Owner) -> String {
+    match owner {
+        Owner::Retry => RETRY.into(),
+        Owner::Released => RELEASED.into(),
+        Owner::Process(consumer) => consumer_name(consumer.name),
+    }
+}
+
+fn owner_of(name: &str) -> Owner {
+    match name {
+        RETRY => Owner::Retry,
+        RELEASED => Owner::Released,
+        name => Owner::Process(consumer(name[1..2].parse().unwrap())),
+    }
+}
+
+/// The bytes of an event: `<event>:<content>`.
+fn event_bytes(event: Event, content: Content) -> String {
+    format!("{event}:{content:?}")
+}
+
+fn read_content(text: &str) -> Content {
+    [Content::Original, Content::Altered, Content::Invalid]
+        .into_iter()
+        .find(|c| format!("{c:?}") == text)
+        .unwrap()
+}
+
+fn read_event(text: &str) -> (Event, Content) {
+    let (event, content) = text.split_once(':').unwrap();
+    (event.parse().unwrap(), read_content(content))
+}
+
+fn fields(pairs: &[(&str, String)]) -> Fields {
+    let pair =
+        |(name, value): &(&str, String)| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+    Fields(pairs.iter().map(pair).collect())
+}
+
+fn command(line: &str) -> Cmd {
+    let mut words = line.split_whitespace();
+    let mut command = ::redis::cmd(words.next().unwrap());
+    command.arg(words.collect::<Vec<_>>());
+    command
+}
+
+/// A log of so many failures.
+fn log(failures: u8) -> String {
+    format!("{:?}", vec![1; usize::from(failures)])
+}
+
+fn failures(log: &str) -> u8 {
+    serde_json::from_str::<Vec<u8>>(log).map_or(0, |list| list.len() as u8)
+}
+
+impl Real {
+    pub(crate) async fn start() -> Self {
+        let server = Server::with(&["--appendonly", "no"]);
+        let client = ::redis::Client::open(server.url()).unwrap();
+        let redis = client.get_multiplexed_async_connection().await.unwrap();
+        Self {
+            _server: server,
+            redis,
+            ids: BTreeMap::new(),
+            letters: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn reset(&mut self) {
+        self.ids.clear();
+        self.letters.clear();
+        self.run::<Value>("FLUSHALL").await;
+        for queue in QUEUES {
+            let create = format!(
+                "XGROUP CREATE {} {} 0 MKSTREAM",
+                stream(queue),
+                group(queue)
+            );
+            self.run::<Value>(&create).await;
+        }
+    }
+
+    async fn run<T: FromRedisValue>(&mut self, line: &str) -> T {
+        let answer = command(line).query_async(&mut self.redis).await;
+        answer.unwrap_or_else(|e| panic!("{line}: {e}"))
+    }
+
+    /// The ID that Redis gave to the model's entry; one beyond the last for the next.
+    fn entry_id(&self, stream: &str, id: Id) -> EntryId {
+        let ids = self.ids.get(stream).map(Vec::as_slice).unwrap_or_default();
+        match ids.get(usize::from(id) - 1) {
+            Some(known) => *known,
+            None => ids
+                .last()
+                .map_or(EntryId { ms: 0, seq: 1 }, |last| EntryId {
+                    seq: last.seq + 1,
+                    ..*last
+                }),
+        }
+    }
+
+    fn model_id(&self, stream: &str, id: EntryId) -> Id {
+        let known = self
+            .ids
+            .get(stream)
+            .and_then(|ids| ids.iter().position(|known| *known == id));
+        known.map_or(0, |at| at as Id + 1)
+    }
+
+    pub(crate) async fn publish(&mut self, event: Event, content: Content) -> Said {
+        self.run::<Value>(&format!(
+            "XADD inbox * event {}",
+            event_bytes(event, content)
+        ))
+        .await;
+        Said::Nothing
+    }
+
+    pub(crate) async fn read(&mut self, queue: Queue, by: u8) -> Said {
+        let (stream, group, by) = (stream(queue), group(queue), consumer_name(by));
+        let line = format!("XREADGROUP GROUP {group} {by} COUNT 1 STREAMS {stream} >");
+        let streams = product::read_streams(self.run(&line).await).unwrap();
+        let entries = streams.into_iter().flat_map(|(_, entries)| entries);
+        Said::Handed(
+            entries
+                .map(|entry| (self.model_id(&stream, entry.id), 1, None, 0))
+                .collect(),
+        )
+    }
+
+    pub(crate) async fn reclaim(
+        &mut self,
+        queue: Queue,
+        by: u8,
+        parked_only: bool,
+        limit: usize,
+    ) -> Said {
+        let holder = holder(queue, by);
+        let scope = if parked_only {
+            Scope::Parked
+        } else {
+            Scope::All
+        };
+        let reclaimed = holder
+            .reclaim(&mut self.redis, scope, LEASE, limit)
+            .await
+            .unwrap();
+        let row = |c: &product::Claimed| {
+            let starts = c.starts.map(|n| n as u8);
+            (
+                self.model_id(&holder.stream, c.fence.id),
+                c.fence.count as u8,
+                starts,
+                failures(&c.log),
+            )
+        };
+        Said::Handed(reclaimed.claimed.iter().map(row).collect())
+    }
+
+    fn fence(&self, request: &Request) -> Fence {
+        let claim = &request.claim;
+        let id = self.entry_id(&stream(claim.queue), claim.id);
+        Fence {
+            id,
+            count: claim.count.into(),
+        }
+    }
+
+    /// A fenced script; of routing perhaps several entries at once.
+    pub(crate) async fn fenced(&mut self, requests: &[Request]) -> Said {
+        let [request, ..] = requests else {
+            panic!("nothing to run")
+        };
+        let holder = holder(request.claim.queue, request.claim.consumer.name);
+        let (fence, troubled) = (self.fence(request), request.troubled);
+        let redis = &mut self.redis;
+        let first = |answers: Vec<Settled>| answers[0];
+        let settled = match request.call {
+            Call::Mark { starts } => holder.mark_started(redis, fence, starts.into()).await,
+            Call::Ack => holder.ack(redis, &[(fence, troubled)]).await.map(first),
+            Call::Renew => holder.renew(redis, &[fence]).await.map(first),
+            Call::Park {
+                to: Owner::Released,
+                starts,
+                ..
+            } => holder
+                .release(redis, &[(fence, starts.map(u32::from))])
+                .await
+                .map(first),
+            Call::Park {
+                failures,
+                starts,
+                due,
+                ..
+            } => {
+                let parked = Parked {
+                    fence,
+                    delay_ms: if due == Due::Now { 0 } else { FAR_AWAY },
+                    log: failures.map(log).unwrap_or_default(),
+                    starts: starts.map(u32::from),
+                };
+                holder.retry_later(redis, LEASE, &[parked]).await.map(first)
+            }
+            Call::DeadLetter(reason) => {
+                let letter = fields(&[
+                    ("id", request.event.to_string()),
+                    ("reason", format!("{reason:?}")),
+                ]);
+                let dead = format!("dead:{}", holder.group);
+                holder.dead_letter(redis, fence, &dead, &letter).await
+            }
+            Call::Commit { follow_up } => {
+                // No conditions; one effect on the fourth key; perhaps a follow-up.
+                let event = request.event.to_string();
+                let mut words = vec!["0", "1", "HINCRBY", "4", "2", &event, "1"];
+                let json = follow_up.map(|event| event_bytes(event, Content::Original));
+                match &json {
+                    Some(json) => words.extend(["1", json, "1"]),
+                    None => words.push("0"),
+                }
+                let words: Vec<_> = words.into_iter().map(|w| w.as_bytes().to_vec()).collect();
+                let keys = [format!("{}:effects", holder.group)];
+                let committed = holder
+                    .commit(redis, fence, troubled, "inbox", &keys, &words)
+                    .await;
+                committed.map(|committed| match committed {
+                    Committed::Settled(settled) => settled,
+                    other => panic!("{other:?}"),
+                })
+            }
+            Call::Route => return self.route(&holder, requests).await,
+            Call::Bare(_) => panic!("only mutants write without a fence"),
+        };
+        Said::Settled(match settled.unwrap() {
+            Settled::Done => Answer::Held,
+            Settled::Gone => Answer::Gone,
+            Settled::Fenced => Answer::Fenced,
+            Settled::Lost => Answer::Lost,
+        })
+    }
+
+    async fn route(&mut self, inbox: &Holder, requests: &[Request]) -> Said {
+        let routed = |request: &Request| match request.content {
+            Content::Invalid => {
+                let reason = format!("{:?}", Reason::Refused);
+                Routed::Dead(fields(&[
+                    ("id", request.event.to_string()),
+                    ("reason", reason),
+                ]))
+            }
+            content => Routed::Append {
+                event_id: request.event.to_string(),
+                content: format!("{content:?}"),
+                target: 0,
+                event_type: "Order.Created".into(),
+                to: "0-service,1-service".into(),
+                hops: 0,
+                event: event_bytes(request.event, content).into_bytes(),
+            },
+        };
+        let entries: Vec<_> = requests
+            .iter()
+            .map(|r| (self.fence(r), routed(r)))
+            .collect();
+        let batch = RouteBatch {
+            inbox,
+            dead: DEAD_ROUTER,
+            seen: &[SEEN.into()],
+            seen_ttl_ms: 600_000,
+            targets: &[stream(Queue::Domain(0))],
+            now: "2026-01-01T00:00:00Z",
+            entries: &entries,
+        };
+        let counts = product::route(&mut self.redis, &batch).await.unwrap();
+        Said::Fenced(counts.fenced as usize)
+    }
+
+    pub(crate) async fn take_over(&mut self, queue: Queue, of: u8) -> Said {
+        let holder = holder(queue, 1 - of);
+        holder
+            .take_over(&mut self.redis, &consumer_name(of), 100)
+            .await
+            .unwrap();
+        Said::Nothing
+    }
+
+    pub(crate) async fn drop_consumer(&mut self, queue: Queue, of: u8) -> Said {
+        let holder = holder(queue, of);
+        holder
+            .drop_consumer(&mut self.redis, &holder.consumer)
+            .await
+            .unwrap();
+        Said::Nothing
+    }
+
+    pub(crate) async fn freeze(&mut self, queue: Queue, id: Id, owner: Owner) -> Said {
+        let (stream, group, owner) = (stream(queue), group(queue), owner_name(owner));
+        let id = self.entry_id(&stream, id);
+        self.run::<Value>(&format!(
+            "XCLAIM {stream} {group} {owner} 0 {id} IDLE {LEASE} JUSTID"
+        ))
+        .await;
+        Said::Nothing
+    }
+
+    pub(crate) async fn redrive(&mut self, letter: Id, event: Event) -> Said {
+        let (dead, id) = self.letters[usize::from(letter) - 1].clone();
+        let target = match dead.strip_prefix("dead:") {
+            Some("router") | None => "inbox".to_owned(),
+            Some(subscriber) => format!("redrive:{subscriber}"),
+        };
+        let entry = fields(&[("event", event_bytes(event, Content::Original))]);
+        let moved = product::redrive(&mut self.redis, &dead, &target, id, &entry).await;
+        Said::Redriven(moved.unwrap())
+    }
+
+    pub(crate) async fn trim(&mut self, maxlen: Option<usize>, oldest: Option<Id>) -> Said {
+        let stream = stream(Queue::Domain(0));
+        let oldest = oldest.map(|id| self.entry_id(&stream, id));
+        let groups = [group(Queue::Domain(0)), group(Queue::Domain(1))];
+        let maxlen = maxlen.map(|n| n as u64);
+        product::trim(&mut self.redis, &stream, maxlen, oldest, 100, &groups)
+            .await
+            .unwrap();
+        Said::Nothing
+    }
+
+    pub(crate) async fn delete(&mut self, queue: Queue, id: Id) -> Said {
+        let stream = stream(queue);
+        let id = self.entry_id(&stream, id);
+        self.run::<Value>(&format!("XDEL {stream} {id}")).await;
+        Said::Nothing
+    }
+}
+
+impl Real {
+    /// Everything, as [`show::model`] shows it.
+    pub(crate) async fn observe(&mut self) -> Shown {
+        let mut shown = Shown::new();
+        let dead = [None, Some(0), Some(1)].map(|of: Option<u8>| {
+            (
+                of,
+                of.map_or(DEAD_ROUTER.to_owned(), |of| format!("dead:{of}-service")),
+            )
+        });
+        for (_, key) in &dead {
+            self.learn_letters(key).await;
+        }
+        for queue in QUEUES {
+            self.observe_queue(queue, &mut shown).await;
+        }
+        for (of, key) in dead {
+            let letters: Vec<(EntryId, BTreeMap<String, String>)> =
+                self.run(&format!("XRANGE {key} - +")).await;
+            let row = |(_, fields): &(EntryId, BTreeMap<String, String>)| {
+                let reasons = [Reason::Exhausted, Reason::Crashed, Reason::Refused];
+                let reason = reasons
+                    .into_iter()
+                    .find(|r| format!("{r:?}") == fields["reason"]);
+                show::letter(
+                    fields["id"].parse().unwrap(),
+                    reason.unwrap_or(Reason::Conflict),
+                )
+            };
+            shown.insert(format!("dead {of:?}"), letters.iter().map(row).collect());
+        }
+        let seen: BTreeMap<u8, String> = self.run(&format!("HGETALL {SEEN}")).await;
+        shown.insert(
+            "seen".into(),
+            seen.iter()
+                .map(|(event, content)| format!("{event} {content}"))
+                .collect(),
+        );
+        let mut effects = Vec::new();
+        for of in 0..SUBSCRIBERS {
+            let times: BTreeMap<u8, u8> = self.run(&format!("HGETALL {of}-service:effects")).await;
+            effects.extend(
+                times
+                    .iter()
+                    .map(|(event, times)| format!("{of}: {event} x{times}")),
+            );
+        }
+        shown.insert("effects".into(), effects);
+        let stats = self.stats().await;
+        shown.insert("stats".into(), vec![format!("{stats:?}")]);
+        shown
+    }
+
+    async fn stats(&mut self) -> Stats {
+        let mut stats = Stats::default();
+        for of in ["router", "0-service", "1-service"] {
+            let counters: BTreeMap<String, u8> = self.run(&format!("HGETALL stats:{of}")).await;
+            let counter = |name| counters.get(name).copied().unwrap_or(0);
+            stats.routed += counter("routed");
+            stats.duplicates += counter("duplicates");
+            stats.refused += counter("refused");
+            stats.lost += counter("lost");
+        }
+        stats
+    }
+
+    /// A letter of any stream takes the next number of all letters.
+    async fn learn_letters(&mut self, key: &str) {
+        let letters: Vec<(EntryId, Value)> = self.run(&format!("XRANGE {key} - +")).await;
+        for (id, _) in letters {
+            let known = (key.to_owned(), id);
+            if !self.letters.contains(&known) {
+                self.letters.push(known);
+            }
+        }
+    }
+
+    async fn observe_queue(&mut self, queue: Queue, shown: &mut Shown) {
+        let (stream, group) = (stream(queue), group(queue));
+        let entries: Vec<(EntryId, BTreeMap<String, String>)> =
+            self.run(&format!("XRANGE {stream} - +")).await;
+        let ids = self.ids.entry(stream.clone()).or_default();
+        let known = ids.last().copied();
+        ids.extend(
+            entries
+                .iter()
+                .map(|(id, _)| *id)
+                .filter(|id| Some(*id) > known),
+        );
+        let row = |(id, fields): &(EntryId, BTreeMap<String, String>)| {
+            let (event, content) = read_event(&fields["event"]);
+            show::entry(self.model_id(&stream, *id), event, content)
+        };
+        shown.insert(show::name(queue), entries.iter().map(row).collect());
+
+        let groups: Vec<BTreeMap<String, Value>> =
+            self.run(&format!("XINFO GROUPS {stream}")).await;
+        let text = |value: &Value| String::from_redis_value(value.clone()).unwrap();
+        let info = groups
+            .iter()
+            .find(|info| text(&info["name"]) == group)
+            .unwrap();
+        let last = self.model_id(&stream, text(&info["last-delivered-id"]).parse().unwrap());
+        shown.insert(format!("{queue:?} read"), vec![last.to_string()]);
+
+        let rows: Vec<(EntryId, String, u64, u8)> = self
+            .run(&format!("XPENDING {stream} {group} - + 1000"))
+            .await;
+        let row = |(id, owner, idle, count): &(EntryId, String, u64, u8)| {
+            show::pending(
+                self.model_id(&stream, *id),
+                owner_of(owner),
+                *count,
+                *idle >= LEASE,
+            )
+        };
+        shown.insert(format!("{queue:?} pending"), rows.iter().map(row).collect());
+
+        let (now, _): (u64, u64) = self.run("TIME").await;
+        let attempts: Vec<(String, String)> = self
+            .run(&format!("HGETALL attempts:{stream}:{group}"))
+            .await;
+        let mut records = BTreeMap::<Id, Record>::new();
+        for (field, value) in attempts {
+            let (id, what) = field.split_once(':').unwrap_or((&field, ""));
+            let record = records
+                .entry(self.model_id(&stream, id.parse().unwrap()))
+                .or_default();
+            match what {
+                "" => record.failures = failures(&value),
+                "starts" => record.starts = value.parse().ok(),
+                _ => {
+                    let far = value.parse::<u64>().unwrap() / 1000 > now + 60;
+                    record.due = Some(if far { Due::FarAway } else { Due::Now });
+                }
+            }
+        }
+        let rows = records.into_iter().map(|(id, r)| show::record(id, r));
+        shown.insert(format!("{queue:?} attempts"), rows.collect());
+    }
+}
