@@ -1,7 +1,9 @@
 //! How far the model looks: a scenario is what happens, and how much may go wrong in it. Every
 //! scenario is explored to its end.
 
-use super::store::{Content, Event, Subscriber};
+use serde_json::{Value, json};
+
+use super::store::{Content, Event, Queue, Subscriber};
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,9 +112,9 @@ pub(crate) const TRIMMING: Bounds = Bounds {
     trims: true,
     ..quiet("trimming")
 };
-/// A dead letter sent back, and back again.
+/// A dead letter sent back.
 pub(crate) const REDRIVING: Bounds = Bounds {
-    max_attempts: 2,
+    processes: &[Role::Router, Role::Worker(0)],
     handlers_fail: true,
     handlers_reject: true,
     redrives: 1,
@@ -135,47 +137,41 @@ pub(crate) const POISONOUS: Bounds = Bounds {
     ..quiet("poison")
 };
 
-/// What is explored: small enough for every change, or (`STREAMFLEET_MODEL=large`) as far as
-/// patience reaches.
-pub(crate) fn scenarios() -> Vec<Bounds> {
-    if is_large() {
-        vec![
-            any(
-                3,
-                Bounds {
-                    max_attempts: 3,
-                    ..DELIVERY
-                },
-            ),
-            any(2, DOOR),
-            any(
-                2,
-                Bounds {
-                    max_attempts: 2,
-                    handlers_fail: true,
-                    ..TRIMMING
-                },
-            ),
-            any(2, REDRIVING),
-            any(2, FOLLOWING_UP),
-            Bounds {
-                faults: 5,
-                crashes: 5,
-                interruptions: 1,
-                lost_answers: 1,
-                ..POISONOUS
-            },
-        ]
-    } else {
-        vec![
-            any(2, DELIVERY),
-            any(1, DOOR),
-            any(1, TRIMMING),
-            any(1, REDRIVING),
-            any(1, FOLLOWING_UP),
-            POISONOUS,
-        ]
+/// Small enough for every change.
+const SMALL: [Bounds; 6] = [
+    any(2, DELIVERY),
+    any(1, DOOR),
+    any(1, TRIMMING),
+    any(2, REDRIVING),
+    any(2, FOLLOWING_UP),
+    POISONOUS,
+];
+/// As far as patience reaches.
+const LARGE: [Bounds; 6] = [
+    any(3, failing(3, DELIVERY)),
+    any(2, DOOR),
+    any(2, failing(2, TRIMMING)),
+    any(3, REDRIVING),
+    any(3, failing(2, FOLLOWING_UP)),
+    Bounds {
+        faults: 5,
+        crashes: 5,
+        lost_answers: 1,
+        ..POISONOUS
+    },
+];
+
+const fn failing(max_attempts: u8, of: Bounds) -> Bounds {
+    Bounds {
+        max_attempts,
+        handlers_fail: true,
+        ..of
     }
+}
+
+/// What is explored.
+pub(crate) fn scenarios() -> &'static [Bounds] {
+    if is_large() { &LARGE } else { &SMALL }
 }
 
 /// Whether the large bounds were asked for.
@@ -195,11 +191,30 @@ impl Bounds {
     }
 
     /// The streams that a process reads.
-    pub(crate) fn queues(&self, name: u8) -> Vec<super::store::Queue> {
-        use super::store::Queue;
+    pub(crate) fn queues(&self, name: u8) -> Vec<Queue> {
         match self.processes[usize::from(name)] {
             Role::Router => vec![Queue::Inbox],
             Role::Worker(s) => vec![Queue::Domain(s), Queue::Redrive(s)],
         }
+    }
+
+    /// For the report.
+    pub(crate) fn describe(&self) -> Value {
+        json!({
+            "name": self.name,
+            "published": self.published.len(),
+            "processes": self.processes.len(),
+            "subscribers": self.subscribers,
+            "max_attempts": self.max_attempts,
+            "redrives": self.redrives,
+            "faults": self.faults,
+            "crashes": self.crashes,
+            "lost_answers": self.lost_answers,
+            "late_requests": self.late_requests,
+            "freezes": self.freezes,
+            "namesakes": self.namesakes,
+            "interruptions": self.interruptions,
+            "departures": self.departures,
+        })
     }
 }

@@ -72,7 +72,9 @@ impl Scripts {
         let record = group.attempts.get(&id).copied().unwrap_or_default();
         let pending = group.pending.get_mut(&id)?;
         let parked = !matches!(pending.owner, Owner::Process(_));
-        pending.count += 1;
+        if !self.broken(Mutant::ReclaimKeepsCount) {
+            pending.count += 1;
+        }
         pending.serial += 1;
         pending.idle = false;
         if parked && record.due == Some(Due::FarAway) {
@@ -113,7 +115,9 @@ impl Scripts {
                 pending.idle = true;
             }
             store.note(queue, id, |record| {
-                record.starts = record.starts.or(Some(0));
+                if !self.broken(Mutant::TakeOverForgetsLoss) {
+                    record.starts = record.starts.or(Some(0));
+                }
                 record.due = None;
             });
         }

@@ -25,6 +25,7 @@ pub(crate) const FENCED: &str = "I7 a fenced script changes nothing";
 pub(crate) const SETTLES: &str = "I8 when nothing but faults is left, all is settled";
 pub(crate) const LEASES: &str = "a worker that renews keeps its delivery";
 pub(crate) const POISON: &str = "a delivery kills three processes at most";
+pub(crate) const CRASHED: &str = "given up as crashed only after three lost starts";
 pub(crate) const TIDY: &str = "attempts only of what is pending";
 
 pub(crate) fn properties() -> Vec<Property<System>> {
@@ -71,6 +72,10 @@ pub(crate) fn properties() -> Vec<Property<System>> {
         }),
         always(POISON, |_, s| {
             s.ghost.killed.values().all(|&killed| killed <= 3)
+        }),
+        // Whatever loses a start is a fault.
+        always(CRASHED, |_, s| {
+            !died(s, Reason::Crashed) || s.faults.iter().sum::<u8>() >= 3
         }),
         always(TIDY, |_, s| {
             let mut groups = s.store.groups.values();

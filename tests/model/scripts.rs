@@ -174,7 +174,9 @@ impl Scripts {
         }
         store.note(queue, id, |record| {
             record.due = Some(due);
-            record.starts = starts.or(record.starts);
+            if !self.broken(Mutant::ParkKeepsMark) {
+                record.starts = starts.or(record.starts);
+            }
             record.failures = failures.unwrap_or(record.failures);
         });
         Answer::Held

@@ -139,8 +139,11 @@ impl System {
                     continue;
                 };
                 let predecessor = of.name == me.name && of.life < me.life;
-                // A router recovers by taking over from itself, while it holds nothing.
-                let itself = of == me && queue == Queue::Inbox && process.holds.is_none();
+                // A router recovers by taking over from itself. It holds nothing then, unless the
+                // request was late.
+                let itself = of == me && queue == Queue::Inbox;
+                let itself =
+                    itself && (process.holds.is_none() || self.may(state, Fault::LateRequest));
                 let living = of != me && state.alive(of).is_some();
                 if predecessor || itself || (living && self.may(state, Fault::Namesake)) {
                     actions.push(Action::TakeOver(me, queue, of));

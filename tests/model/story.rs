@@ -7,7 +7,7 @@ use stateright::Path;
 use super::process::Outcome;
 use super::scripts::{Bare, Call};
 use super::store::{Consumer, Owner, Queue};
-use super::system::{Action, Fate, State, System};
+use super::system::{Action, Fate, State};
 
 impl fmt::Display for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -109,13 +109,4 @@ pub(crate) fn tell(path: Path<State, Action>) -> Vec<String> {
         other => Some(other.to_string()),
     };
     path.into_vec().into_iter().filter_map(step).collect()
-}
-
-impl System {
-    /// The mutant's name, in words.
-    pub(crate) fn title(&self) -> String {
-        self.scripts
-            .mutant
-            .map_or_else(|| "as built".to_owned(), |mutant| format!("{mutant:?}"))
-    }
 }

@@ -2,7 +2,7 @@
 //! next. A request is one step (only the order in which Redis runs scripts matters), with one of
 //! three fates; that a process waits between two steps is any other step that comes between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stateright::{Model, Property};
 
@@ -29,8 +29,8 @@ pub(crate) struct State {
 /// What no one in the system knows, for the invariants.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Ghost {
-    /// Charged attempts of what is pending.
-    pub(crate) charged: BTreeMap<(Queue, Id), u8>,
+    /// Which runs of what is pending were charged.
+    pub(crate) charged: BTreeMap<(Queue, Id), BTreeSet<u8>>,
     pub(crate) overcharged: bool,
     /// Processes that died while they ran what is pending.
     pub(crate) killed: BTreeMap<(Queue, Id), u8>,
@@ -157,8 +157,8 @@ impl System {
         };
         if charged && answer == Answer::Held {
             let charged = state.ghost.charged.entry(key).or_default();
-            *charged += 1;
-            state.ghost.overcharged |= *charged > self.bounds.max_attempts;
+            charged.insert(request.claim.serial);
+            state.ghost.overcharged |= charged.len() > self.bounds.max_attempts.into();
         }
         if state.store.pending(key.0, key.1).is_none() {
             state.ghost.charged.remove(&key);
@@ -292,9 +292,13 @@ impl Model for System {
                 state.faults[Fault::Departure as usize] += 1;
             }
             Action::TakeOver(me, queue, of) => {
-                // (A router that takes over from itself is no namesake.)
                 if of.name != me.name {
                     state.faults[Fault::Namesake as usize] += 1;
+                } else if last
+                    .alive(of)
+                    .is_some_and(|process| process.holds.is_some())
+                {
+                    state.faults[Fault::LateRequest as usize] += 1;
                 }
                 self.scripts.take_over(&mut state.store, queue, of);
             }

@@ -1,6 +1,7 @@
-//! The steps on a real Redis, through the product's own functions; and what it then holds.
+//! The steps on a real Redis, through the product's own functions.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, FromRedisValue, Value};
@@ -11,26 +12,25 @@ use streamfleet::store::{
 };
 
 use super::super::scripts::{Answer, Call, Request};
-use super::super::store::{Content, Due, Event, Id, Owner, Queue, Reason, Record, Stats};
-use super::show::{self, Shown};
-use super::{QUEUES, SUBSCRIBERS, Said, consumer};
+use super::super::store::{Content, Due, Event, Id, Owner, Queue, Reason};
+use super::{QUEUES, Said, consumer};
 use crate::support::Server;
 
-const LEASE: u64 = 30_000;
+pub(super) const LEASE: u64 = 30_000;
 /// A delay that ends in no test.
 const FAR_AWAY: u64 = 3_600_000;
-const SEEN: &str = "seen:1";
-const DEAD_ROUTER: &str = "dead:router";
+pub(super) const SEEN: &str = "seen:1";
+pub(super) const DEAD_ROUTER: &str = "dead:router";
 
 /// A Redis, and the IDs that it gave, by which the model's IDs count.
-pub(crate) struct Real {
+pub(super) struct Real {
     _server: Server,
-    redis: MultiplexedConnection,
-    ids: BTreeMap<String, Vec<EntryId>>,
-    letters: Vec<(String, EntryId)>,
+    pub(super) redis: MultiplexedConnection,
+    pub(super) ids: BTreeMap<String, Vec<EntryId>>,
+    pub(super) letters: Vec<(String, EntryId)>,
 }
 
-fn stream(queue: Queue) -> String {
+pub(super) fn stream(queue: Queue) -> String {
     match queue {
         Queue::Inbox => "inbox".into(),
         Queue::Domain(_) => "order-events".into(),
@@ -38,14 +38,14 @@ fn stream(queue: Queue) -> String {
     }
 }
 
-fn group(queue: Queue) -> String {
+pub(super) fn group(queue: Queue) -> String {
     match queue {
         Queue::Inbox => "router".into(),
         Queue::Domain(of) | Queue::Redrive(of) => format!("{of}-service"),
     }
 }
 
-fn holder(queue: Queue, name: u8) -> Holder {
+pub(super) fn holder(queue: Queue, name: u8) -> Holder {
     let (stream, group) = (stream(queue), group(queue));
     Holder {
         attempts: format!("attempts:{stream}:{group}"),
@@ -69,7 +69,7 @@ fn owner_name(owner: Owner) -> String {
     }
 }
 
-fn owner_of(name: &str) -> Owner {
+pub(super) fn owner_of(name: &str) -> Owner {
     match name {
         RETRY => Owner::Retry,
         RELEASED => Owner::Released,
@@ -89,7 +89,7 @@ fn read_content(text: &str) -> Content {
         .unwrap()
 }
 
-fn read_event(text: &str) -> (Event, Content) {
+pub(super) fn read_event(text: &str) -> (Event, Content) {
     let (event, content) = text.split_once(':').unwrap();
     (event.parse().unwrap(), read_content(content))
 }
@@ -100,7 +100,7 @@ fn fields(pairs: &[(&str, String)]) -> Fields {
     Fields(pairs.iter().map(pair).collect())
 }
 
-fn command(line: &str) -> Cmd {
+pub(super) fn command(line: &str) -> Cmd {
     let mut words = line.split_whitespace();
     let mut command = ::redis::cmd(words.next().unwrap());
     command.arg(words.collect::<Vec<_>>());
@@ -112,15 +112,16 @@ fn log(failures: u8) -> String {
     format!("{:?}", vec![1; usize::from(failures)])
 }
 
-fn failures(log: &str) -> u8 {
+pub(super) fn failures(log: &str) -> u8 {
     serde_json::from_str::<Vec<u8>>(log).map_or(0, |list| list.len() as u8)
 }
 
 impl Real {
-    pub(crate) async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let server = Server::with(&["--appendonly", "no"]);
-        let client = ::redis::Client::open(server.url()).unwrap();
-        let redis = client.get_multiplexed_async_connection().await.unwrap();
+        // Patient: a loaded machine is no fault.
+        let redis = product::Redis::open(&server.url()).unwrap();
+        let redis = redis.dedicated(Duration::from_secs(60)).await.unwrap();
         Self {
             _server: server,
             redis,
@@ -129,7 +130,7 @@ impl Real {
         }
     }
 
-    pub(crate) async fn reset(&mut self) {
+    pub(super) async fn reset(&mut self) {
         self.ids.clear();
         self.letters.clear();
         self.run::<Value>("FLUSHALL").await;
@@ -162,7 +163,7 @@ impl Real {
         }
     }
 
-    fn model_id(&self, stream: &str, id: EntryId) -> Id {
+    pub(super) fn model_id(&self, stream: &str, id: EntryId) -> Id {
         let known = self
             .ids
             .get(stream)
@@ -170,7 +171,7 @@ impl Real {
         known.map_or(0, |at| at as Id + 1)
     }
 
-    pub(crate) async fn publish(&mut self, event: Event, content: Content) -> Said {
+    pub(super) async fn publish(&mut self, event: Event, content: Content) -> Said {
         self.run::<Value>(&format!(
             "XADD inbox * event {}",
             event_bytes(event, content)
@@ -179,7 +180,7 @@ impl Real {
         Said::Nothing
     }
 
-    pub(crate) async fn read(&mut self, queue: Queue, by: u8) -> Said {
+    pub(super) async fn read(&mut self, queue: Queue, by: u8) -> Said {
         let (stream, group, by) = (stream(queue), group(queue), consumer_name(by));
         let line = format!("XREADGROUP GROUP {group} {by} COUNT 1 STREAMS {stream} >");
         let streams = product::read_streams(self.run(&line).await).unwrap();
@@ -191,7 +192,7 @@ impl Real {
         )
     }
 
-    pub(crate) async fn reclaim(
+    pub(super) async fn reclaim(
         &mut self,
         queue: Queue,
         by: u8,
@@ -217,7 +218,8 @@ impl Real {
                 failures(&c.log),
             )
         };
-        Said::Handed(reclaimed.claimed.iter().map(row).collect())
+        let rows = reclaimed.claimed.iter().map(row).collect();
+        Said::Reclaimed(rows, reclaimed.lost.len(), reclaimed.parked_again)
     }
 
     fn fence(&self, request: &Request) -> Fence {
@@ -230,7 +232,7 @@ impl Real {
     }
 
     /// A fenced script; of routing perhaps several entries at once.
-    pub(crate) async fn fenced(&mut self, requests: &[Request]) -> Said {
+    pub(super) async fn fenced(&mut self, requests: &[Request]) -> Said {
         let [request, ..] = requests else {
             panic!("nothing to run")
         };
@@ -338,7 +340,7 @@ impl Real {
         Said::Fenced(counts.fenced as usize)
     }
 
-    pub(crate) async fn take_over(&mut self, queue: Queue, of: u8) -> Said {
+    pub(super) async fn take_over(&mut self, queue: Queue, of: u8) -> Said {
         let holder = holder(queue, 1 - of);
         holder
             .take_over(&mut self.redis, &consumer_name(of), 100)
@@ -347,7 +349,7 @@ impl Real {
         Said::Nothing
     }
 
-    pub(crate) async fn drop_consumer(&mut self, queue: Queue, of: u8) -> Said {
+    pub(super) async fn drop_consumer(&mut self, queue: Queue, of: u8) -> Said {
         let holder = holder(queue, of);
         holder
             .drop_consumer(&mut self.redis, &holder.consumer)
@@ -356,7 +358,7 @@ impl Real {
         Said::Nothing
     }
 
-    pub(crate) async fn freeze(&mut self, queue: Queue, id: Id, owner: Owner) -> Said {
+    pub(super) async fn freeze(&mut self, queue: Queue, id: Id, owner: Owner) -> Said {
         let (stream, group, owner) = (stream(queue), group(queue), owner_name(owner));
         let id = self.entry_id(&stream, id);
         self.run::<Value>(&format!(
@@ -366,7 +368,7 @@ impl Real {
         Said::Nothing
     }
 
-    pub(crate) async fn redrive(&mut self, letter: Id, event: Event) -> Said {
+    pub(super) async fn redrive(&mut self, letter: Id, event: Event) -> Said {
         let (dead, id) = self.letters[usize::from(letter) - 1].clone();
         let target = match dead.strip_prefix("dead:") {
             Some("router") | None => "inbox".to_owned(),
@@ -377,7 +379,7 @@ impl Real {
         Said::Redriven(moved.unwrap())
     }
 
-    pub(crate) async fn trim(&mut self, maxlen: Option<usize>, oldest: Option<Id>) -> Said {
+    pub(super) async fn trim(&mut self, maxlen: Option<usize>, oldest: Option<Id>) -> Said {
         let stream = stream(Queue::Domain(0));
         let oldest = oldest.map(|id| self.entry_id(&stream, id));
         let groups = [group(Queue::Domain(0)), group(Queue::Domain(1))];
@@ -388,152 +390,10 @@ impl Real {
         Said::Nothing
     }
 
-    pub(crate) async fn delete(&mut self, queue: Queue, id: Id) -> Said {
+    pub(super) async fn delete(&mut self, queue: Queue, id: Id) -> Said {
         let stream = stream(queue);
         let id = self.entry_id(&stream, id);
         self.run::<Value>(&format!("XDEL {stream} {id}")).await;
         Said::Nothing
-    }
-}
-
-impl Real {
-    /// Everything, as [`show::model`] shows it.
-    pub(crate) async fn observe(&mut self) -> Shown {
-        let mut shown = Shown::new();
-        let dead = [None, Some(0), Some(1)].map(|of: Option<u8>| {
-            (
-                of,
-                of.map_or(DEAD_ROUTER.to_owned(), |of| format!("dead:{of}-service")),
-            )
-        });
-        for (_, key) in &dead {
-            self.learn_letters(key).await;
-        }
-        for queue in QUEUES {
-            self.observe_queue(queue, &mut shown).await;
-        }
-        for (of, key) in dead {
-            let letters: Vec<(EntryId, BTreeMap<String, String>)> =
-                self.run(&format!("XRANGE {key} - +")).await;
-            let row = |(_, fields): &(EntryId, BTreeMap<String, String>)| {
-                let reasons = [Reason::Exhausted, Reason::Crashed, Reason::Refused];
-                let reason = reasons
-                    .into_iter()
-                    .find(|r| format!("{r:?}") == fields["reason"]);
-                show::letter(
-                    fields["id"].parse().unwrap(),
-                    reason.unwrap_or(Reason::Conflict),
-                )
-            };
-            shown.insert(format!("dead {of:?}"), letters.iter().map(row).collect());
-        }
-        let seen: BTreeMap<u8, String> = self.run(&format!("HGETALL {SEEN}")).await;
-        shown.insert(
-            "seen".into(),
-            seen.iter()
-                .map(|(event, content)| format!("{event} {content}"))
-                .collect(),
-        );
-        let mut effects = Vec::new();
-        for of in 0..SUBSCRIBERS {
-            let times: BTreeMap<u8, u8> = self.run(&format!("HGETALL {of}-service:effects")).await;
-            effects.extend(
-                times
-                    .iter()
-                    .map(|(event, times)| format!("{of}: {event} x{times}")),
-            );
-        }
-        shown.insert("effects".into(), effects);
-        let stats = self.stats().await;
-        shown.insert("stats".into(), vec![format!("{stats:?}")]);
-        shown
-    }
-
-    async fn stats(&mut self) -> Stats {
-        let mut stats = Stats::default();
-        for of in ["router", "0-service", "1-service"] {
-            let counters: BTreeMap<String, u8> = self.run(&format!("HGETALL stats:{of}")).await;
-            let counter = |name| counters.get(name).copied().unwrap_or(0);
-            stats.routed += counter("routed");
-            stats.duplicates += counter("duplicates");
-            stats.refused += counter("refused");
-            stats.lost += counter("lost");
-        }
-        stats
-    }
-
-    /// A letter of any stream takes the next number of all letters.
-    async fn learn_letters(&mut self, key: &str) {
-        let letters: Vec<(EntryId, Value)> = self.run(&format!("XRANGE {key} - +")).await;
-        for (id, _) in letters {
-            let known = (key.to_owned(), id);
-            if !self.letters.contains(&known) {
-                self.letters.push(known);
-            }
-        }
-    }
-
-    async fn observe_queue(&mut self, queue: Queue, shown: &mut Shown) {
-        let (stream, group) = (stream(queue), group(queue));
-        let entries: Vec<(EntryId, BTreeMap<String, String>)> =
-            self.run(&format!("XRANGE {stream} - +")).await;
-        let ids = self.ids.entry(stream.clone()).or_default();
-        let known = ids.last().copied();
-        ids.extend(
-            entries
-                .iter()
-                .map(|(id, _)| *id)
-                .filter(|id| Some(*id) > known),
-        );
-        let row = |(id, fields): &(EntryId, BTreeMap<String, String>)| {
-            let (event, content) = read_event(&fields["event"]);
-            show::entry(self.model_id(&stream, *id), event, content)
-        };
-        shown.insert(show::name(queue), entries.iter().map(row).collect());
-
-        let groups: Vec<BTreeMap<String, Value>> =
-            self.run(&format!("XINFO GROUPS {stream}")).await;
-        let text = |value: &Value| String::from_redis_value(value.clone()).unwrap();
-        let info = groups
-            .iter()
-            .find(|info| text(&info["name"]) == group)
-            .unwrap();
-        let last = self.model_id(&stream, text(&info["last-delivered-id"]).parse().unwrap());
-        shown.insert(format!("{queue:?} read"), vec![last.to_string()]);
-
-        let rows: Vec<(EntryId, String, u64, u8)> = self
-            .run(&format!("XPENDING {stream} {group} - + 1000"))
-            .await;
-        let row = |(id, owner, idle, count): &(EntryId, String, u64, u8)| {
-            show::pending(
-                self.model_id(&stream, *id),
-                owner_of(owner),
-                *count,
-                *idle >= LEASE,
-            )
-        };
-        shown.insert(format!("{queue:?} pending"), rows.iter().map(row).collect());
-
-        let (now, _): (u64, u64) = self.run("TIME").await;
-        let attempts: Vec<(String, String)> = self
-            .run(&format!("HGETALL attempts:{stream}:{group}"))
-            .await;
-        let mut records = BTreeMap::<Id, Record>::new();
-        for (field, value) in attempts {
-            let (id, what) = field.split_once(':').unwrap_or((&field, ""));
-            let record = records
-                .entry(self.model_id(&stream, id.parse().unwrap()))
-                .or_default();
-            match what {
-                "" => record.failures = failures(&value),
-                "starts" => record.starts = value.parse().ok(),
-                _ => {
-                    let far = value.parse::<u64>().unwrap() / 1000 > now + 60;
-                    record.due = Some(if far { Due::FarAway } else { Due::Now });
-                }
-            }
-        }
-        let rows = records.into_iter().map(|(id, r)| show::record(id, r));
-        shown.insert(format!("{queue:?} attempts"), rows.collect());
     }
 }

@@ -6,13 +6,13 @@ use super::super::store::{Content, Due, Event, Id, Owner, Queue, Reason, Record,
 use super::QUEUES;
 
 /// What a key or a group holds.
-pub(crate) type Shown = BTreeMap<String, Vec<String>>;
+pub(super) type Shown = BTreeMap<String, Vec<String>>;
 
-pub(crate) fn entry(id: Id, event: Event, content: Content) -> String {
+pub(super) fn entry(id: Id, event: Event, content: Content) -> String {
     format!("{id}: event {event} {content:?}")
 }
 
-pub(crate) fn pending(id: Id, owner: Owner, count: u8, idle: bool) -> String {
+pub(super) fn pending(id: Id, owner: Owner, count: u8, idle: bool) -> String {
     let idle = if idle { ", idle" } else { "" };
     match owner {
         Owner::Process(consumer) => format!("{id}: worker {} x{count}{idle}", consumer.name),
@@ -20,7 +20,7 @@ pub(crate) fn pending(id: Id, owner: Owner, count: u8, idle: bool) -> String {
     }
 }
 
-pub(crate) fn record(id: Id, record: Record) -> String {
+pub(super) fn record(id: Id, record: Record) -> String {
     let due = match record.due {
         None => "",
         Some(Due::Now) => ", parked",
@@ -32,15 +32,15 @@ pub(crate) fn record(id: Id, record: Record) -> String {
     )
 }
 
-pub(crate) fn letter(event: Event, reason: Reason) -> String {
+pub(super) fn letter(event: Event, reason: Reason) -> String {
     format!("event {event}, {reason:?}")
 }
 
-pub(crate) fn name(queue: Queue) -> String {
+pub(super) fn name(queue: Queue) -> String {
     format!("{queue:?}")
 }
 
-pub(crate) fn model(store: &Store) -> Shown {
+pub(super) fn model(store: &Store) -> Shown {
     let mut shown = Shown::new();
     for queue in QUEUES {
         let (stream, group) = (store.stream(queue), store.group(queue));
