@@ -3,8 +3,7 @@
 
 use super::mutants::Mutant;
 use super::scripts::{Claim, Handed, Scripts, lose};
-use super::store::Content;
-use super::store::{Consumer, Due, Id, Letter, Owner, Pending, Queue, Record, Store};
+use super::store::{Consumer, Content, Due, Id, Letter, Owner, Pending, Queue, Store};
 
 impl Scripts {
     /// XREADGROUP `>`, for one entry.
@@ -12,14 +11,17 @@ impl Scripts {
         let entry = store.undelivered(queue)?;
         let group = store.group_mut(queue);
         group.last = entry.id;
-        let (owner, count, serial) = (Owner::Process(by), 1, 1);
-        let pending = Pending {
-            owner,
-            count,
-            idle: false,
-            serial,
-        };
-        group.pending.insert(entry.id, pending);
+        let (count, serial, idle) = (1, 1, false);
+        let owner = Owner::Process(by);
+        group.pending.insert(
+            entry.id,
+            Pending {
+                owner,
+                count,
+                idle,
+                serial,
+            },
+        );
         let claim = Claim {
             queue,
             id: entry.id,
@@ -27,14 +29,12 @@ impl Scripts {
             count,
             serial,
         };
-        let handed = Handed {
+        Some(Handed {
             claim,
             entry,
             failures: 0,
             starts: None,
-            again: false,
-        };
-        Some(handed)
+        })
     }
 
     /// The probe of reclaim.lua: what is idle beyond the lease, oldest first; of the parked alone
@@ -91,16 +91,14 @@ impl Scripts {
             serial,
         };
         // Parked deliveries have a recorded outcome; any other lost its worker.
-        let starts = record.starts.or(if parked { None } else { Some(0) });
-        let Record { failures, .. } = record;
-        let handed = Handed {
+        let lost = if parked { None } else { Some(0) };
+        let (failures, starts) = (record.failures, record.starts.or(lost));
+        Some(Handed {
             claim,
             entry,
             failures,
             starts,
-            again: true,
-        };
-        Some(handed)
+        })
     }
 
     /// take_over.lua: all of a predecessor's deliveries go to `released`, their counts kept.

@@ -67,7 +67,7 @@ pub(crate) fn properties() -> Vec<Property<System>> {
             let mut running = running.filter(|held| held.step == Step::Running);
             !undisturbed
                 || running.all(|held| {
-                    s.is_current(&held.claim) && held.claim.count == count(s, &held.claim)
+                    s.is_current(held.claim()) && held.claim().count == count(s, held.claim())
                 })
         }),
         always(POISON, |_, s| {
@@ -103,14 +103,14 @@ pub(crate) const WITNESSED: [(&str, Condition); 15] = [
         owners(s).any(|(_, o)| o == Owner::Released)
     }),
     ("a retry runs", |_, s| {
-        running(s).any(|d| d.failures > 0 && d.starts.is_none())
+        running(s).any(|d| d.handed.failures > 0 && d.handed.starts.is_none())
     }),
     ("a delivery runs again after its worker was lost", |_, s| {
-        running(s).any(|d| d.starts.is_some())
+        running(s).any(|d| d.handed.starts.is_some())
     }),
     ("two workers run one delivery", |_, s| {
         let mut all = running(s)
-            .map(|d| (d.claim.queue, d.claim.id))
+            .map(|d| (d.claim().queue, d.claim().id))
             .collect::<Vec<_>>();
         let before = all.len();
         all.sort_unstable();
@@ -122,13 +122,13 @@ pub(crate) const WITNESSED: [(&str, Condition); 15] = [
             |d: &super::process::Delivery| matches!(d.step, Step::Sending(Call::Commit { .. }, _));
         held(s).any(|d| {
             commits(&d)
-                && s.store.pending(d.claim.queue, d.claim.id).is_some()
-                && !s.is_current(&d.claim)
+                && s.store.pending(d.claim().queue, d.claim().id).is_some()
+                && !s.is_current(d.claim())
         })
     }),
     ("a commit is sent again after it was done", |_, s| {
         held(s).any(|d| {
-            let gone = s.store.pending(d.claim.queue, d.claim.id).is_none();
+            let gone = s.store.pending(d.claim().queue, d.claim().id).is_none();
             gone && matches!(d.step, Step::Sending(Call::Commit { .. }, _))
         })
     }),

@@ -3,8 +3,8 @@
 
 use super::bounds::Bounds;
 use super::mutants::Mutant;
-use super::scripts::{Answer, Bare, Call, Claim, Handed, Request, Scripts};
-use super::store::{Consumer, Content, Due, Event, Owner, Queue, Reason};
+use super::scripts::{Answer, Bare, Call, Claim, Handed, Park, Request, Scripts};
+use super::store::{Consumer, Due, Event, Owner, Queue, Reason};
 
 /// A process; a crash ends one life and starts the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,11 +16,8 @@ pub(crate) struct Process {
 /// One entry in a process' hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Delivery {
-    pub(crate) claim: Claim,
-    pub(crate) event: Event,
-    pub(crate) content: Content,
-    pub(crate) failures: u8,
-    pub(crate) starts: Option<u8>,
+    pub(crate) handed: Handed,
+    /// Whether `attempts` has a record of it.
     pub(crate) troubled: bool,
     pub(crate) step: Step,
 }
@@ -51,97 +48,90 @@ impl Delivery {
     /// How a delivery starts: what lost its worker before is marked first, and given up when two
     /// such starts are open.
     pub(crate) fn begin(handed: Handed, bounds: &Bounds, scripts: &Scripts) -> Self {
-        let Handed {
-            claim,
-            entry,
-            failures,
-            starts,
-            again,
-        } = handed;
-        let (step, troubled) = match (claim.queue, starts) {
+        let claim = &handed.claim;
+        let (step, troubled) = match (claim.queue, handed.starts) {
             (Queue::Inbox, _) => (Step::Sending(Call::Route, None), false),
-            (Queue::Domain(me), _) if !bounds.is_for(entry.event, me) => {
-                (Step::Sending(Call::Ack, None), again)
+            (Queue::Domain(me), _) if !bounds.is_for(handed.entry.event, me) => {
+                (Step::Sending(Call::Ack, None), claim.count > 1)
             }
             (_, Some(2..)) => (sending(Call::DeadLetter(Reason::Crashed), scripts), true),
             (_, Some(_)) if scripts.broken(Mutant::StartsUnmarked) => (Step::Running, true),
             (_, Some(n)) => (sending(Call::Mark { starts: n + 1 }, scripts), true),
-            (_, None) => (Step::Running, failures > 0),
+            (_, None) => (Step::Running, handed.failures > 0),
         };
-        let (event, content) = (entry.event, entry.content);
         Self {
-            claim,
-            event,
-            content,
-            failures,
-            starts,
+            handed,
             troubled,
             step,
         }
     }
 
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.handed.claim
+    }
+
     /// What the end of the handler calls for.
     pub(crate) fn finish(mut self, outcome: Outcome, bounds: &Bounds, scripts: &Scripts) -> Self {
-        let failures = self.failures + 1;
-        let log = (self.failures > 0).then_some(self.failures);
+        let Handed {
+            failures, starts, ..
+        } = self.handed;
+        // This start has an outcome: the marks are again those of before.
+        let park = Park {
+            to: Owner::Retry,
+            failures: None,
+            charged: false,
+            starts,
+            due: Due::Now,
+        };
+        let known = (failures > 0).then_some(failures);
         let call = match outcome {
             Outcome::Done => Call::Commit {
                 follow_up: self.follow_up(bounds),
             },
-            Outcome::Failed if failures < bounds.max_attempts => self.park(Some(failures), true),
+            Outcome::Failed if failures + 1 < bounds.max_attempts => Call::Park(Park {
+                failures: Some(failures + 1),
+                charged: true,
+                ..park
+            }),
             Outcome::Failed => Call::DeadLetter(Reason::Exhausted),
             Outcome::Rejected => Call::DeadLetter(Reason::Rejected),
-            Outcome::Unavailable => self.park(log, false),
-            Outcome::Interrupted => Call::Park {
+            Outcome::Unavailable => Call::Park(Park {
+                failures: known,
+                ..park
+            }),
+            Outcome::Interrupted => Call::Park(Park {
                 to: Owner::Released,
-                failures: None,
-                charged: false,
-                starts: self.starts,
-                due: Due::Now,
-            },
+                ..park
+            }),
         };
         self.step = sending(call, scripts);
         self
     }
 
-    fn park(&self, failures: Option<u8>, charged: bool) -> Call {
-        // This start had an outcome: the marks are again those of before.
-        let (to, starts, due) = (Owner::Retry, self.starts, Due::Now);
-        Call::Park {
-            to,
-            failures,
-            charged,
-            starts,
-            due,
-        }
-    }
-
     fn follow_up(&self, bounds: &Bounds) -> Option<Event> {
-        let (Queue::Domain(me) | Queue::Redrive(me)) = self.claim.queue else {
+        let (Queue::Domain(me) | Queue::Redrive(me)) = self.handed.claim.queue else {
             return None;
         };
-        bounds.follow_up(self.event, me)
+        bounds.follow_up(self.handed.entry.event, me)
     }
 
     /// The script that it sends.
     pub(crate) fn request(&self) -> Option<Request> {
-        let Step::Sending(call, _) = self.step else {
-            return None;
-        };
-        let Self {
+        match self.step {
+            Step::Sending(call, _) => Some(self.asking(call)),
+            Step::Running => None,
+        }
+    }
+
+    /// A script about this delivery.
+    pub(crate) fn asking(&self, call: Call) -> Request {
+        let Handed { claim, entry, .. } = self.handed;
+        Request {
             claim,
-            event,
-            content,
-            troubled,
-            ..
-        } = *self;
-        Some(Request {
-            claim,
-            event,
-            content,
-            troubled,
+            entry,
+            troubled: self.troubled,
             call,
-        })
+        }
     }
 
     /// After an answer: `None`, the slot is free. Whatever the answer was, it is final: HELD is
@@ -171,20 +161,17 @@ fn sending(call: Call, scripts: &Scripts) -> Step {
             let letter = Call::Bare(Bare::Letter(reason));
             two(Mutant::DeadLetterInTwoSteps, letter, Call::Ack)
         }
-        Call::Park {
-            to,
-            failures: Some(n),
-            charged: true,
-            starts,
-            due,
-        } => {
-            let unrecorded = Call::Park {
-                to,
-                failures: None,
+        Call::Park(
+            park @ Park {
+                failures: Some(n),
                 charged: true,
-                starts,
-                due,
-            };
+                ..
+            },
+        ) => {
+            let unrecorded = Call::Park(Park {
+                failures: None,
+                ..park
+            });
             two(
                 Mutant::ChargedAfterwards,
                 unrecorded,

@@ -17,15 +17,14 @@ pub(crate) struct Claim {
 }
 
 /// What a process learns of a delivery that is handed to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Handed {
     pub(crate) claim: Claim,
     pub(crate) entry: Entry,
+    /// Length of the log of charged attempts.
     pub(crate) failures: u8,
     /// `None` unless it lost its worker; then its starts without an outcome.
     pub(crate) starts: Option<u8>,
-    /// It came from reclaiming, not from reading.
-    pub(crate) again: bool,
 }
 
 /// The fenced scripts.
@@ -37,16 +36,8 @@ pub(crate) enum Call {
     Ack,
     /// commit.lua: effects, follow-up and acknowledgement.
     Commit { follow_up: Option<Event> },
-    /// park.lua: to `retry` or `released`.
-    Park {
-        to: Owner,
-        /// The log, if it is written.
-        failures: Option<u8>,
-        /// Whether this failure is charged (of which the script knows nothing).
-        charged: bool,
-        starts: Option<u8>,
-        due: Due,
-    },
+    /// park.lua
+    Park(Park),
     /// dead_letter.lua
     DeadLetter(Reason),
     /// route.lua, for one entry.
@@ -55,6 +46,20 @@ pub(crate) enum Call {
     Renew,
     /// The second half of what only mutants do in two steps: a write without a fence.
     Bare(Bare),
+}
+
+/// What a delivery is parked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Park {
+    /// `retry` or `released`.
+    pub(crate) to: Owner,
+    /// Length of the log, if one is written.
+    pub(crate) failures: Option<u8>,
+    /// Whether it failed and is charged for it (of which the script knows nothing).
+    pub(crate) charged: bool,
+    /// The marked starts before this run, which had an outcome.
+    pub(crate) starts: Option<u8>,
+    pub(crate) due: Due,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,8 +74,7 @@ pub(crate) enum Bare {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Request {
     pub(crate) claim: Claim,
-    pub(crate) event: Event,
-    pub(crate) content: Content,
+    pub(crate) entry: Entry,
     /// Whether `attempts` has a record to clear.
     pub(crate) troubled: bool,
     pub(crate) call: Call,
@@ -142,42 +146,32 @@ impl Scripts {
             }
             Call::Route => self.route(store, request),
             Call::Renew => return self.renew(store, claim),
-            Call::Park { .. } => return self.park(store, request),
+            Call::Park(park) => return self.park(store, claim, park),
             Call::Bare(_) => {}
         }
         Answer::Held
     }
 
     /// park.lua: the entry changes hands, its delivery count stays.
-    fn park(&self, store: &mut Store, request: &Request) -> Answer {
-        let (queue, id) = (request.claim.queue, request.claim.id);
-        let Call::Park {
-            to,
-            failures,
-            starts,
-            due,
-            ..
-        } = request.call
-        else {
-            return Answer::Held;
-        };
+    fn park(&self, store: &mut Store, claim: &Claim, park: Park) -> Answer {
+        let (queue, id) = (claim.queue, claim.id);
         if store.stream(queue).get(id).is_none() {
             lose(store, queue, id);
             return Answer::Lost;
         }
         if let Some(pending) = store.group_mut(queue).pending.get_mut(&id) {
-            pending.owner = to;
-            pending.idle = due == Due::Now;
+            pending.owner = park.to;
+            pending.idle = park.due == Due::Now;
             if self.broken(Mutant::ParkLowersCount) {
                 pending.count = 0;
             }
         }
         store.note(queue, id, |record| {
-            record.due = Some(due);
+            record.due = Some(park.due);
             if !self.broken(Mutant::ParkKeepsMark) {
-                record.starts = starts.or(record.starts);
+                record.starts = park.starts.or(record.starts);
             }
-            record.failures = failures.unwrap_or(record.failures);
+            record.failures = park.failures.unwrap_or(record.failures);
         });
         Answer::Held
     }
@@ -198,7 +192,7 @@ impl Scripts {
 
     /// route.lua: each entry ends in one place and leaves the inbox in the same step.
     fn route(&self, store: &mut Store, request: &Request) {
-        let (event, content) = (request.event, request.content);
+        let (event, content) = (request.entry.event, request.entry.content);
         let refuse = |store: &mut Store, reason| {
             write_letter(store, None, event, reason);
             store.stats.refused += 1;
@@ -259,10 +253,10 @@ fn bare(store: &mut Store, request: &Request, write: Bare) {
         Bare::Effect => {
             *store
                 .effects
-                .entry((subscriber, request.event))
+                .entry((subscriber, request.entry.event))
                 .or_default() += 1
         }
-        Bare::Letter(reason) => write_letter(store, Some(subscriber), request.event, reason),
+        Bare::Letter(reason) => write_letter(store, Some(subscriber), request.entry.event, reason),
         Bare::Log(failures) => store.note(queue, id, |record| record.failures = failures),
         Bare::FollowUp(event) => store.inbox.add(event, Content::Original),
     }

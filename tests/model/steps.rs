@@ -86,7 +86,7 @@ impl System {
             id,
             consumer: me,
             ..
-        } = held.claim;
+        } = *held.claim();
         match held.step {
             Step::Running => {
                 actions.push(Action::Handle(me, Outcome::Done));
@@ -111,7 +111,7 @@ impl System {
                 }
             }
         }
-        let current = state.is_current(&held.claim);
+        let current = state.is_current(held.claim());
         let idle = current && state.store.pending(queue, id).is_some_and(|p| p.idle);
         let robbed = !current && held.step == Step::Running;
         // A router has nothing to renew.
@@ -161,6 +161,6 @@ impl State {
             return false;
         };
         let holds = self.alive(owner).and_then(|process| process.holds);
-        !pending.idle && holds.is_some_and(|d| (d.claim.queue, d.claim.id) == (queue, id))
+        !pending.idle && holds.is_some_and(|d| (d.claim().queue, d.claim().id) == (queue, id))
     }
 }

@@ -50,7 +50,7 @@ pub(crate) enum Content {
     Invalid,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Entry {
     pub(crate) id: Id,
     pub(crate) event: Event,

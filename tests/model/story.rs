@@ -41,14 +41,11 @@ impl fmt::Display for Call {
             Self::Mark { starts } => write!(f, "mark as started ({starts})"),
             Self::Ack => f.write_str("acknowledge"),
             Self::Commit { .. } => f.write_str("commit"),
-            Self::Park {
-                to: Owner::Released,
-                ..
-            } => f.write_str("release"),
-            Self::Park {
-                failures: Some(n), ..
-            } => write!(f, "retry later, {n} failed attempts recorded"),
-            Self::Park { .. } => f.write_str("retry later, nothing recorded"),
+            Self::Park(park) if park.to == Owner::Released => f.write_str("release"),
+            Self::Park(park) => match park.failures {
+                Some(n) => write!(f, "retry later, {n} failed attempts recorded"),
+                None => f.write_str("retry later, nothing recorded"),
+            },
             Self::DeadLetter(reason) => write!(f, "dead-letter as {reason:?}"),
             Self::Route => f.write_str("route"),
             Self::Renew => f.write_str("renew"),

@@ -151,7 +151,7 @@ impl System {
         state.ghost.stale_write |= before.is_some_and(|before| before != state.store);
         let key = (request.claim.queue, request.claim.id);
         let charged = match request.call {
-            Call::Park { charged, .. } => charged,
+            Call::Park(park) => park.charged,
             Call::DeadLetter(reason) => reason != Reason::Crashed,
             _ => false,
         };
@@ -193,20 +193,7 @@ impl System {
 
     fn renew(&self, state: &mut State, me: Consumer) -> Option<()> {
         let held = state.alive(me)?.holds?;
-        let Delivery {
-            claim,
-            event,
-            content,
-            troubled,
-            ..
-        } = held;
-        let request = Request {
-            claim,
-            event,
-            content,
-            troubled,
-            call: Call::Renew,
-        };
+        let request = held.asking(Call::Renew);
         let answer = self.run(state, &request);
         if answer != Answer::Held && held.step == Step::Running {
             state.process(me).holds = None; // the handler is cancelled
@@ -277,8 +264,8 @@ impl Model for System {
             }
             Action::Crash(me) => {
                 let held = state.alive(me)?.holds?;
-                if held.step == Step::Running && state.is_current(&held.claim) {
-                    let key = (held.claim.queue, held.claim.id);
+                if held.step == Step::Running && state.is_current(held.claim()) {
+                    let key = (held.claim().queue, held.claim().id);
                     *state.ghost.killed.entry(key).or_default() += 1;
                 }
                 state.end_life(me);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::scripts::Call;
+use super::super::scripts::{Call, Park};
 use super::super::store::{Content, Due, Owner, Queue, Reason};
 
 /// A step on both. Numbers choose among what is there: `claim` 0 is the newest ever handed out.
@@ -65,27 +65,22 @@ fn content() -> impl Strategy<Value = Content> {
     prop_oneof![6 => Just(Content::Original), 1 => Just(Content::Altered), 1 => Just(Content::Invalid)]
 }
 
-fn park() -> impl Strategy<Value = Call> {
-    let log = || proptest::option::of(1..4u8);
-    (any::<bool>(), log(), proptest::option::of(0..3u8), 0..4u8).prop_map(
-        |(retry, log, starts, delay)| Call::Park {
-            to: if retry { Owner::Retry } else { Owner::Released },
-            // Releasing records nothing and waits for nothing.
-            failures: log.filter(|_| retry),
-            charged: false,
-            starts,
-            due: if retry && delay < 2 {
-                Due::FarAway
-            } else {
-                Due::Now
-            },
-        },
-    )
+fn park() -> impl Strategy<Value = Park> {
+    let log = proptest::option::of(1..4u8);
+    let starts = proptest::option::of(0..3u8);
+    (any::<bool>(), log, starts, any::<bool>()).prop_map(|(retry, log, starts, far)| Park {
+        to: if retry { Owner::Retry } else { Owner::Released },
+        // Releasing records nothing and waits for nothing.
+        failures: log.filter(|_| retry),
+        charged: false,
+        starts,
+        due: if retry && far { Due::FarAway } else { Due::Now },
+    })
 }
 
 fn call() -> impl Strategy<Value = Call> {
     prop_oneof![
-        6 => park(),
+        6 => park().prop_map(Call::Park),
         1 => Just(Call::Ack),
         1 => Just(Call::Commit { follow_up: None }),
         1 => (0..6u8).prop_map(|event| Call::Commit { follow_up: Some(event) }),

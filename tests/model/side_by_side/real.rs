@@ -244,31 +244,25 @@ impl Real {
             Call::Mark { starts } => holder.mark_started(redis, fence, starts.into()).await,
             Call::Ack => holder.ack(redis, &[(fence, troubled)]).await.map(first),
             Call::Renew => holder.renew(redis, &[fence]).await.map(first),
-            Call::Park {
-                to: Owner::Released,
-                starts,
-                ..
-            } => holder
-                .release(redis, &[(fence, starts.map(u32::from))])
-                .await
-                .map(first),
-            Call::Park {
-                failures,
-                starts,
-                due,
-                ..
-            } => {
-                let parked = Parked {
-                    fence,
-                    delay_ms: if due == Due::Now { 0 } else { FAR_AWAY },
-                    log: failures.map(log).unwrap_or_default(),
-                    starts: starts.map(u32::from),
-                };
-                holder.retry_later(redis, LEASE, &[parked]).await.map(first)
+            Call::Park(park) => {
+                let starts = park.starts.map(u32::from);
+                if park.to == Owner::Released {
+                    holder.release(redis, &[(fence, starts)]).await.map(first)
+                } else {
+                    let delay_ms = if park.due == Due::Now { 0 } else { FAR_AWAY };
+                    let log = park.failures.map(log).unwrap_or_default();
+                    let parked = [Parked {
+                        fence,
+                        delay_ms,
+                        log,
+                        starts,
+                    }];
+                    holder.retry_later(redis, LEASE, &parked).await.map(first)
+                }
             }
             Call::DeadLetter(reason) => {
                 let letter = fields(&[
-                    ("id", request.event.to_string()),
+                    ("id", request.entry.event.to_string()),
                     ("reason", format!("{reason:?}")),
                 ]);
                 let dead = format!("dead:{}", holder.group);
@@ -276,7 +270,7 @@ impl Real {
             }
             Call::Commit { follow_up } => {
                 // No conditions; one effect on the fourth key; perhaps a follow-up.
-                let event = request.event.to_string();
+                let event = request.entry.event.to_string();
                 let mut words = vec!["0", "1", "HINCRBY", "4", "2", &event, "1"];
                 let json = follow_up.map(|event| event_bytes(event, Content::Original));
                 match &json {
@@ -305,22 +299,22 @@ impl Real {
     }
 
     async fn route(&mut self, inbox: &Holder, requests: &[Request]) -> Said {
-        let routed = |request: &Request| match request.content {
+        let routed = |request: &Request| match request.entry.content {
             Content::Invalid => {
                 let reason = format!("{:?}", Reason::Refused);
                 Routed::Dead(fields(&[
-                    ("id", request.event.to_string()),
+                    ("id", request.entry.event.to_string()),
                     ("reason", reason),
                 ]))
             }
             content => Routed::Append {
-                event_id: request.event.to_string(),
+                event_id: request.entry.event.to_string(),
                 content: format!("{content:?}"),
                 target: 0,
                 event_type: "Order.Created".into(),
                 to: "0-service,1-service".into(),
                 hops: 0,
-                event: event_bytes(request.event, content).into_bytes(),
+                event: event_bytes(request.entry.event, content).into_bytes(),
             },
         };
         let entries: Vec<_> = requests

@@ -160,8 +160,7 @@ fn request(handed: Handed, troubled: bool, call: Call) -> Request {
     let (claim, entry) = (handed.claim, handed.entry);
     Request {
         claim,
-        event: entry.event,
-        content: entry.content,
+        entry,
         troubled,
         call,
     }
