@@ -1,5 +1,4 @@
-//! What must hold in every state (I1 to I8 of the design, and what they rest on), and what must
-//! happen in some, so that nothing holds only because nothing happened.
+//! What must hold in every state: I1 to I8 of the design, and what they rest on.
 //!
 //! I8, when faults stop everything ends handled or dead, is checked without a fairness
 //! assumption, in two halves. Each step, whichever it is, raises `rank` (asserted for every
@@ -7,12 +6,15 @@
 //! no step is left but faults, everything is settled: so every run ends well, whatever the order
 //! of its steps and however its handlers answered.
 
-use stateright::{Model, Property};
+use stateright::Model;
 
 use super::process::Step;
-use super::scripts::Call;
-use super::store::{Event, Owner, Queue, Reason, Subscriber};
+use super::scripts::{Call, Claim};
+use super::store::{Event, Group, Owner, Queue, Reason, Subscriber};
 use super::system::{Action, Fault, State, System};
+
+/// A condition on a state.
+pub(crate) type Condition = fn(&System, &State) -> bool;
 
 pub(crate) const EFFECTS_ONCE: &str = "I1 effects at most once";
 pub(crate) const ONE_PLACE: &str = "I2 in exactly one place";
@@ -28,158 +30,75 @@ pub(crate) const POISON: &str = "a delivery kills three processes at most";
 pub(crate) const CRASHED: &str = "given up as crashed only after three lost starts";
 pub(crate) const TIDY: &str = "attempts only of what is pending";
 
-pub(crate) fn properties() -> Vec<Property<System>> {
-    let always = |name, holds: Condition| Property::always(name, holds);
-    let sometimes = |(name, seen): (_, Condition)| Property::sometimes(name, seen);
-    let mut all = vec![
-        always(EFFECTS_ONCE, |_, s| {
-            s.store.effects.values().all(|&times| times == 1)
-        }),
-        always(ONE_PLACE, |m, s| {
-            owed(m, s).all(|(e, x)| places(s, e, x) == 1)
-        }),
-        always(NOTHING_DROPPED, nothing_dropped),
-        always(NOT_BOTH, |_, s| {
-            let mut handled = s.store.effects.keys();
-            !handled.any(|&(x, e)| letters(s, e, x) > 0)
-        }),
-        always(TRIM_FLOOR, |_, s| {
-            let domain = |queue: &&Queue| matches!(queue, Queue::Domain(_));
-            s.store
-                .groups
-                .keys()
-                .filter(domain)
-                .all(|&queue| nothing_owed_trimmed(s, queue))
-        }),
-        always(FOLLOW_UPS, |m, s| {
-            let published = |e: Event| {
-                s.store.seen.contains_key(&e) || s.store.inbox.entries.iter().any(|x| x.event == e)
-            };
-            let child = m.bounds.follow_up(0, 0);
-            child.is_none_or(|child| published(child) == s.store.effects.contains_key(&(0, 0)))
-        }),
-        always(ATTEMPTS, |_, s| !s.ghost.overcharged),
-        always(FENCED, |_, s| !s.ghost.stale_write),
-        always(SETTLES, |m, s| !is_at_rest(m, s) || is_settled(m, s)),
-        always(LEASES, |_, s| {
-            let undisturbed = s.used(Fault::Freeze) + s.used(Fault::Namesake) == 0;
-            let running = s.processes.iter().filter_map(|process| process.holds);
-            let mut running = running.filter(|held| held.step == Step::Running);
-            !undisturbed
-                || running.all(|held| {
-                    s.is_current(held.claim()) && held.claim().count == count(s, held.claim())
-                })
-        }),
-        always(POISON, |_, s| {
-            s.ghost.killed.values().all(|&killed| killed <= 3)
-        }),
-        // Whatever loses a start is a fault.
-        always(CRASHED, |_, s| {
-            !died(s, Reason::Crashed) || s.faults.iter().sum::<u8>() >= 3
-        }),
-        always(TIDY, |_, s| {
-            let mut groups = s.store.groups.values();
-            groups.all(|group| {
-                group
-                    .attempts
-                    .keys()
-                    .all(|id| group.pending.contains_key(id))
-            })
-        }),
-    ];
-    all.extend(WITNESSED.map(sometimes));
-    all
-}
-
-type Condition = fn(&System, &State) -> bool;
-
-/// What has to be seen in at least one scenario.
-pub(crate) const WITNESSED: [(&str, Condition); 15] = [
-    ("an event was handled", |_, s| !s.store.effects.is_empty()),
-    ("a retry waits", |_, s| {
-        owners(s).any(|(_, o)| o == Owner::Retry)
+/// What is checked in every state.
+pub(crate) const INVARIANTS: [(&str, Condition); 13] = [
+    (EFFECTS_ONCE, |_, s| {
+        s.store.effects.values().all(|&times| times == 1)
     }),
-    ("a delivery waits released", |_, s| {
-        owners(s).any(|(_, o)| o == Owner::Released)
+    (ONE_PLACE, |m, s| {
+        owed(m, s).all(|(event, of)| places(s, event, of) == 1)
     }),
-    ("a retry runs", |_, s| {
-        running(s).any(|d| d.handed.failures > 0 && d.handed.starts.is_none())
+    (NOTHING_DROPPED, nothing_dropped),
+    (NOT_BOTH, |_, s| {
+        !s.store
+            .effects
+            .keys()
+            .any(|&(of, event)| s.letters(event, of) > 0)
     }),
-    ("a delivery runs again after its worker was lost", |_, s| {
-        running(s).any(|d| d.handed.starts.is_some())
+    (TRIM_FLOOR, |_, s| {
+        s.store
+            .groups
+            .keys()
+            .all(|&queue| nothing_owed_is_gone(s, queue))
     }),
-    ("two workers run one delivery", |_, s| {
-        let mut all = running(s)
-            .map(|d| (d.claim().queue, d.claim().id))
-            .collect::<Vec<_>>();
-        let before = all.len();
-        all.sort_unstable();
-        all.dedup();
-        all.len() < before
+    (FOLLOW_UPS, follow_ups),
+    (ATTEMPTS, |_, s| !s.ghost.overcharged),
+    (FENCED, |_, s| !s.ghost.stale_write),
+    (SETTLES, |m, s| !is_at_rest(m, s) || is_settled(m, s)),
+    (LEASES, leases),
+    (POISON, |_, s| {
+        s.ghost.killed.values().all(|&killed| killed <= 3)
     }),
-    ("a commit is about to be fenced", |_, s| {
-        let commits =
-            |d: &super::process::Delivery| matches!(d.step, Step::Sending(Call::Commit { .. }, _));
-        held(s).any(|d| {
-            commits(&d)
-                && s.store.pending(d.claim().queue, d.claim().id).is_some()
-                && !s.is_current(d.claim())
-        })
+    // Whatever loses a start is a fault.
+    (CRASHED, |_, s| {
+        !s.died(Reason::Crashed) || s.faults.iter().sum::<u8>() >= 3
     }),
-    ("a commit is sent again after it was done", |_, s| {
-        held(s).any(|d| {
-            let gone = s.store.pending(d.claim().queue, d.claim().id).is_none();
-            gone && matches!(d.step, Step::Sending(Call::Commit { .. }, _))
-        })
-    }),
-    ("a late request is about to be fenced", |_, s| {
-        s.late.iter().any(|r| !s.is_current(&r.claim))
-    }),
-    ("attempts were exhausted", |_, s| died(s, Reason::Exhausted)),
-    ("a crash loop was given up", |_, s| died(s, Reason::Crashed)),
-    ("a duplicate was dropped", |_, s| {
-        s.store.stats.duplicates > 0
-    }),
-    ("a conflict was refused", |_, s| died(s, Reason::Conflict)),
-    ("a redriven event was handled", |_, s| {
-        s.redriven > 0 && s.store.letters.is_empty() && !s.store.effects.is_empty()
-    }),
-    ("history was trimmed", |_, s| {
-        s.store.domain.entries.len() < usize::from(s.store.domain.last)
-    }),
+    (TIDY, tidy),
 ];
 
-fn held(state: &State) -> impl Iterator<Item = super::process::Delivery> {
-    state.processes.iter().filter_map(|process| process.holds)
-}
-
-fn running(state: &State) -> impl Iterator<Item = super::process::Delivery> {
-    held(state).filter(|delivery| delivery.step == Step::Running)
-}
-
-fn owners(state: &State) -> impl Iterator<Item = (Queue, Owner)> {
-    let groups = state.store.groups.iter();
-    groups.flat_map(|(&queue, group)| group.pending.values().map(move |p| (queue, p.owner)))
-}
-
-fn count(state: &State, claim: &super::scripts::Claim) -> u8 {
-    state
+/// A follow-up was published if and only if its parent was committed.
+fn follow_ups(model: &System, state: &State) -> bool {
+    let Some(child) = model.bounds.follow_up(0, 0) else {
+        return true;
+    };
+    let waits = state
         .store
-        .pending(claim.queue, claim.id)
-        .map_or(0, |pending| pending.count)
-}
-
-fn died(state: &State, reason: Reason) -> bool {
-    state
-        .store
-        .letters
+        .inbox
+        .entries
         .iter()
-        .any(|letter| letter.reason == reason)
+        .any(|entry| entry.event == child);
+    let published = waits || state.store.seen.contains_key(&child);
+    published == state.store.effects.contains_key(&(0, 0))
 }
 
-fn letters(state: &State, event: Event, subscriber: Subscriber) -> usize {
-    let of = |l: &&super::store::Letter| l.event == event && l.of == Some(subscriber);
-    state.store.letters.iter().filter(of).count()
+/// Unless it froze or somebody took its name, who runs a delivery holds it.
+fn leases(_: &System, state: &State) -> bool {
+    let disturbed = state.used(Fault::Freeze) + state.used(Fault::Namesake) > 0;
+    let holds = |claim: &Claim| {
+        let pending = state.store.pending(claim.queue, claim.id);
+        state.is_current(claim) && pending.is_some_and(|pending| pending.count == claim.count)
+    };
+    disturbed || state.running().all(|delivery| holds(delivery.claim()))
+}
+
+fn tidy(_: &System, state: &State) -> bool {
+    let pending = |group: &Group| {
+        group
+            .attempts
+            .keys()
+            .all(|id| group.pending.contains_key(id))
+    };
+    state.store.groups.values().all(pending)
 }
 
 /// The routed events, each with each subscriber that it is for.
@@ -202,7 +121,7 @@ fn places(state: &State, event: Event, subscriber: Subscriber) -> usize {
         same.filter(|entry| open(entry.id)).count()
     };
     let handled = usize::from(state.store.effects.contains_key(&(subscriber, event)));
-    let dead = letters(state, event, subscriber);
+    let dead = state.letters(event, subscriber);
     open(Queue::Domain(subscriber)) + open(Queue::Redrive(subscriber)) + handled + dead
 }
 
@@ -220,7 +139,8 @@ fn nothing_dropped(model: &System, state: &State) -> bool {
     refused == stats.refused && came == there + stats.routed + stats.duplicates + refused
 }
 
-fn nothing_owed_trimmed(state: &State, queue: Queue) -> bool {
+/// Whatever a group has yet to settle is in its stream.
+fn nothing_owed_is_gone(state: &State, queue: Queue) -> bool {
     let (stream, group) = (state.store.stream(queue), state.store.group(queue));
     let pending = group.pending.keys().copied();
     let mut owed = pending.chain(group.last + 1..=stream.last);
@@ -235,7 +155,7 @@ fn is_at_rest(model: &System, state: &State) -> bool {
 }
 
 fn is_settled(model: &System, state: &State) -> bool {
-    let settled = |(e, x)| state.store.effects.contains_key(&(x, e)) || letters(state, e, x) > 0;
+    let settled = |(e, x)| state.store.effects.contains_key(&(x, e)) || state.letters(e, x) > 0;
     state.store.inbox.entries.is_empty() && owed(model, state).all(settled)
 }
 
@@ -259,7 +179,10 @@ fn rank(state: &State) -> i64 {
         Step::Running => 4,
         Step::Sending(..) => 3,
     };
-    rank - held(state).map(|delivery| left(delivery.step)).sum::<i64>()
+    rank - state
+        .held()
+        .map(|delivery| left(delivery.step))
+        .sum::<i64>()
 }
 
 /// Every step is a step forward.

@@ -9,7 +9,8 @@
 //! | scripts, claims | the Lua scripts, as built |
 //! | process | what a worker or router does with a delivery |
 //! | system, steps | the whole, and all that can happen next: crashes, lost answers, late requests … |
-//! | invariants | what must hold, I1 to I8, and what must happen so that it means something |
+//! | invariants | what must hold in every state, I1 to I8 |
+//! | witnesses | what must happen, so that the invariants mean something |
 //! | mutants | what breaks if the protocol is changed |
 //! | bounds | how far it is explored |
 //! | side_by_side | the proof that the model is a model of the code |
@@ -56,6 +57,7 @@ mod steps;
 mod store;
 mod story;
 mod system;
+mod witnesses;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -111,7 +113,7 @@ fn the_protocol_keeps_its_invariants() {
         row["seconds"] = seconds.into();
         rows.push(row);
     }
-    for (name, _) in invariants::WITNESSED {
+    for (name, _) in witnesses::WITNESSES {
         assert!(witnessed.contains(name), "never seen: {name}");
     }
     let size = if bounds::is_large() { "large" } else { "small" };
@@ -139,6 +141,12 @@ fn every_mutant_is_caught() {
         println!("{mutant:?} violates: {property}");
         steps.iter().for_each(|step| println!("    {step}"));
         rows.push(json!({ "name": format!("{mutant:?}"), "property": property, "steps": steps }));
+    }
+    for (name, _) in invariants::INVARIANTS {
+        let violated = mutants::MUTANTS
+            .iter()
+            .any(|(.., property)| *property == name);
+        assert!(violated, "no mutant violates: {name}");
     }
     report::add(json!({ "mutants": rows }));
 }

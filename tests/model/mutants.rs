@@ -31,12 +31,16 @@ pub(crate) enum Mutant {
     RenewalCounts,
     /// Whatever is pending is reclaimed, idle or not.
     ReclaimsTheLiving,
+    /// What died with its worker is not.
+    ReclaimsOnlyTheParked,
     /// What lost its worker runs again without a mark.
     StartsUnmarked,
     /// Taking over does not note that a worker was lost.
     TakeOverForgetsLoss,
     /// A start that had an outcome stays marked.
     ParkKeepsMark,
+    /// Settling leaves the record of attempts.
+    RecordsOutlive,
     /// A leaving process deletes its consumer, whatever that owes.
     DropConsumerThatOwes,
     /// Trimming looks only at what is undelivered.
@@ -45,6 +49,8 @@ pub(crate) enum Mutant {
     TrimIgnoresUndelivered,
     /// Routed events are not noted as seen.
     NoDedupeMark,
+    /// What conflicts with a seen event leaves the inbox, and that is all.
+    ConflictUnrecorded,
     /// A redriven letter stays.
     RedriveKeepsLetter,
 }
@@ -57,7 +63,7 @@ const ALONE: Bounds = Bounds {
 };
 
 /// The mutants, where each shows, and what it violates.
-pub(crate) const MUTANTS: [(Mutant, Bounds, &str); 20] = [
+pub(crate) const MUTANTS: [(Mutant, Bounds, &str); 23] = [
     (Mutant::AckBeforeEffect, any(1, DELIVERY), ONE_PLACE),
     (Mutant::EffectBeforeAck, any(1, DELIVERY), EFFECTS_ONCE),
     (Mutant::FollowUpFirst, any(1, FOLLOWING_UP), FOLLOW_UPS),
@@ -70,19 +76,22 @@ pub(crate) const MUTANTS: [(Mutant, Bounds, &str); 20] = [
     (Mutant::ReclaimKeepsCount, any(1, DELIVERY), FENCED),
     (Mutant::RenewalCounts, DELIVERY, LEASES),
     (Mutant::ReclaimsTheLiving, DELIVERY, LEASES),
+    (Mutant::ReclaimsOnlyTheParked, any(1, DELIVERY), SETTLES),
     (Mutant::StartsUnmarked, POISONOUS, POISON),
     (Mutant::TakeOverForgetsLoss, POISONOUS, POISON),
     (Mutant::ParkKeepsMark, ALONE, CRASHED),
+    (Mutant::RecordsOutlive, DELIVERY, TIDY),
     (Mutant::DropConsumerThatOwes, any(1, DELIVERY), ONE_PLACE),
     (Mutant::TrimIgnoresPending, TRIMMING, TRIM_FLOOR),
     (Mutant::TrimIgnoresUndelivered, TRIMMING, TRIM_FLOOR),
     (Mutant::NoDedupeMark, DOOR, EFFECTS_ONCE),
+    (Mutant::ConflictUnrecorded, DOOR, NOTHING_DROPPED),
     (Mutant::RedriveKeepsLetter, REDRIVING, NOT_BOTH),
 ];
 
 /// Mutants of scripts that the model has in common with Redis: run beside the real scripts,
 /// each must be told apart from them.
-pub(crate) const OF_SCRIPTS: [Mutant; 10] = [
+pub(crate) const OF_SCRIPTS: [Mutant; 12] = [
     Mutant::NoFence,
     Mutant::FenceWithoutConsumer,
     Mutant::FenceWithoutCount,
@@ -91,6 +100,8 @@ pub(crate) const OF_SCRIPTS: [Mutant; 10] = [
     Mutant::RenewalCounts,
     Mutant::ParkKeepsMark,
     Mutant::TakeOverForgetsLoss,
+    Mutant::RecordsOutlive,
     Mutant::NoDedupeMark,
+    Mutant::ConflictUnrecorded,
     Mutant::RedriveKeepsLetter,
 ];

@@ -130,19 +130,20 @@ impl Scripts {
             Answer::Held => {}
             answer => return answer,
         }
+        let troubled = request.troubled && !self.broken(Mutant::RecordsOutlive);
         match request.call {
             Call::Mark { starts } => store.note(queue, id, |record| record.starts = Some(starts)),
-            Call::Ack => settle(store, claim, request.troubled),
+            Call::Ack => settle(store, claim, troubled),
             Call::Commit { follow_up } => {
                 bare(store, request, Bare::Effect);
                 if let Some(event) = follow_up {
                     store.inbox.add(event, Content::Original);
                 }
-                settle(store, claim, request.troubled);
+                settle(store, claim, troubled);
             }
             Call::DeadLetter(reason) => {
                 bare(store, request, Bare::Letter(reason));
-                settle(store, claim, true);
+                settle(store, claim, !self.broken(Mutant::RecordsOutlive));
             }
             Call::Route => self.route(store, request),
             Call::Renew => return self.renew(store, claim),
@@ -200,6 +201,7 @@ impl Scripts {
         match store.seen.get(&event).copied() {
             _ if content == Content::Invalid => refuse(store, Reason::Refused),
             Some(seen) if seen == content => store.stats.duplicates += 1,
+            Some(_) if self.broken(Mutant::ConflictUnrecorded) => {}
             Some(_) => refuse(store, Reason::Conflict),
             None => {
                 store.domain.add(event, content);

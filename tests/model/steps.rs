@@ -57,8 +57,12 @@ impl System {
     fn claimable(&self, state: &State, queue: Queue) -> Vec<Id> {
         let pending = state.store.group(queue).pending.iter();
         let claimable = pending.filter(|(id, pending)| {
-            !state.is_renewed(queue, **id, pending)
-                || self.scripts.broken(Mutant::ReclaimsTheLiving)
+            let parked = !matches!(pending.owner, Owner::Process(_));
+            match self.scripts.mutant {
+                Some(Mutant::ReclaimsTheLiving) => true,
+                Some(Mutant::ReclaimsOnlyTheParked) => parked,
+                _ => !state.is_renewed(queue, **id, pending),
+            }
         });
         claimable.map(|(id, _)| *id).collect()
     }

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use stateright::{Model, Property};
 
 use super::bounds::Bounds;
-use super::invariants;
+use super::invariants::{self, INVARIANTS};
 use super::mutants::Mutant;
 use super::process::{Delivery, Outcome, Process, Step};
 use super::scripts::{Answer, Call, Claim, Handed, Request, Scripts};
-use super::store::{Consumer, Id, Owner, Queue, Reason, Store};
+use super::store::{Consumer, Event, Id, Letter, Owner, Queue, Reason, Store, Subscriber};
+use super::witnesses::WITNESSES;
 
 /// Everything at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -118,6 +119,27 @@ impl State {
         let pending = self.store.pending(claim.queue, claim.id);
         pending
             .is_some_and(|p| p.owner == Owner::Process(claim.consumer) && p.serial == claim.serial)
+    }
+
+    /// The deliveries in the hands of processes.
+    pub(crate) fn held(&self) -> impl Iterator<Item = Delivery> {
+        self.processes.iter().filter_map(|process| process.holds)
+    }
+
+    /// Those whose handlers run.
+    pub(crate) fn running(&self) -> impl Iterator<Item = Delivery> {
+        self.held()
+            .filter(|delivery| delivery.step == Step::Running)
+    }
+
+    /// Dead letters of an event, for a subscriber.
+    pub(crate) fn letters(&self, event: Event, of: Subscriber) -> usize {
+        let same = |letter: &&Letter| letter.event == event && letter.of == Some(of);
+        self.store.letters.iter().filter(same).count()
+    }
+
+    pub(crate) fn died(&self, of: Reason) -> bool {
+        self.store.letters.iter().any(|letter| letter.reason == of)
     }
 
     fn process(&mut self, consumer: Consumer) -> &mut Process {
@@ -307,7 +329,10 @@ impl Model for System {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let all = invariants::properties().into_iter();
+        let always = |(name, holds)| Property::always(name, holds);
+        let sometimes = |(name, seen)| Property::sometimes(name, seen);
+        let always = INVARIANTS.into_iter().map(always);
+        let all = always.chain(WITNESSES.into_iter().map(sometimes));
         all.filter(|property| self.only.is_none_or(|only| property.name == only))
             .collect()
     }

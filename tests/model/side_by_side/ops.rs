@@ -34,7 +34,7 @@ pub(super) enum Op {
         maxlen: Option<usize>,
         oldest: Option<u8>,
     },
-    /// Somebody else deletes an entry.
+    /// Somebody else deletes an entry that is pending.
     Delete(Queue, usize),
 }
 
@@ -132,7 +132,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         5 => (queue(), 0..4usize).prop_map(|(queue, nth)| Op::Freeze(queue, nth)),
         2 => (0..2usize).prop_map(Op::Redrive),
         1 => limits.prop_map(|(maxlen, oldest)| Op::Trim { maxlen, oldest }),
-        1 => (queue(), 0..6usize).prop_map(|(queue, nth)| Op::Delete(queue, nth)),
+        2 => (queue(), 0..4usize).prop_map(|(queue, nth)| Op::Delete(queue, nth)),
     ]
 }
 

@@ -143,7 +143,8 @@ impl Twin {
                 (Said::Nothing, real.trim(maxlen, oldest).await)
             }
             Op::Delete(queue, nth) => {
-                let entry = *store.stream(queue).entries.iter().cycle().nth(nth)?;
+                let pending = store.group(queue).pending.keys();
+                let entry = store.stream(queue).get(*pending.cycle().nth(nth)?)?;
                 store.stream_mut(queue).delete(entry.id);
                 (Said::Nothing, real.delete(queue, entry.id).await)
             }
