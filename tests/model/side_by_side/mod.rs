@@ -21,12 +21,20 @@ use tokio::runtime::Builder;
 use self::ops::{op, prelude};
 use self::real::Real;
 use self::twin::Twin;
+use super::bounds::is_large;
 use super::scripts::{Answer, Scripts};
 use super::store::{Consumer, Id, Queue};
 
-/// How many sequences, of how many steps.
-pub(crate) const SEQUENCES: u32 = 48;
+/// How many sequences are run.
+pub(crate) fn sequences() -> u32 {
+    if is_large() { 2_000 } else { 48 }
+}
+
+/// Of how many steps.
 const STEPS: std::ops::Range<usize> = 50..80;
+
+/// How long a difference is made smaller.
+const MOST_SHRINKING_MS: u32 = 15_000;
 
 const SUBSCRIBERS: u8 = 2;
 const QUEUES: [Queue; 5] = [
@@ -110,14 +118,15 @@ pub(crate) fn compare(scripts: Scripts, shrink: bool) -> Result<Tally, String> {
     let real = RefCell::new(runtime.block_on(Real::start()));
     let tally = RefCell::new(Tally::new());
     let config = Config {
-        cases: SEQUENCES,
+        cases: sequences(),
         failure_persistence: None,
-        max_shrink_iters: if shrink { 2_000 } else { 0 },
+        max_shrink_iters: if shrink { u32::MAX } else { 0 },
+        max_shrink_time: MOST_SHRINKING_MS,
         ..Config::default()
     };
     let seed = TestRng::deterministic_rng(config.rng_algorithm);
-    let sequences = proptest::collection::vec(op(), STEPS);
-    let outcome = TestRunner::new_with_rng(config, seed).run(&sequences, |ops| {
+    let ops = proptest::collection::vec(op(), STEPS);
+    let outcome = TestRunner::new_with_rng(config, seed).run(&ops, |ops| {
         let mut real = real.borrow_mut();
         runtime.block_on(async {
             real.reset().await;
