@@ -18,7 +18,7 @@ use proptest::prop_assert_eq;
 use proptest::test_runner::{Config, TestRng, TestRunner};
 use tokio::runtime::Builder;
 
-use self::ops::{op, prelude};
+use self::ops::{Op, op, prelude};
 use self::real::Real;
 use self::twin::Twin;
 use super::bounds::is_large;
@@ -27,7 +27,7 @@ use super::store::{Consumer, Id, Queue};
 
 /// How many sequences are run.
 pub(crate) fn sequences() -> u32 {
-    if is_large() { 2_000 } else { 48 }
+    if is_large() { 2_000 } else { 64 }
 }
 
 /// Of how many steps.
@@ -66,49 +66,52 @@ fn consumer(name: u8) -> Consumer {
 }
 
 /// What a comparison went through: how often each kind of answer was given.
-pub(crate) type Tally = BTreeMap<&'static str, usize>;
+pub(crate) type Tally = BTreeMap<String, usize>;
 
-/// The kinds, each of which must occur.
-const KINDS: [&str; 13] = [
-    "done",
-    "HELD",
-    "GONE",
-    "FENCED",
-    "LOST",
-    "nothing to hand out",
-    "handed out",
-    "handed out again",
-    "handed out after a lost start",
-    "deleted while pending",
-    "parked again",
-    "batch with fenced entries",
-    "letter no longer there",
-];
-
-fn kind(said: &Said) -> &'static str {
-    let at = match said {
-        Said::Nothing | Said::Fenced(0) | Said::Redriven(true) => 0,
-        Said::Settled(Answer::Held) => 1,
-        Said::Settled(Answer::Gone) => 2,
-        Said::Settled(Answer::Fenced) => 3,
-        Said::Settled(Answer::Lost) => 4,
-        Said::Reclaimed(.., 1..) => 10,
-        Said::Reclaimed(_, 1.., _) => 9,
-        Said::Reclaimed(rows, ..) if rows.iter().any(|row| row.2.is_some()) => 8,
-        Said::Reclaimed(rows, ..) if !rows.is_empty() => 7,
-        Said::Handed(rows) if !rows.is_empty() => 6,
-        Said::Reclaimed(..) | Said::Handed(_) => 5,
-        Said::Fenced(1..) => 11,
-        Said::Redriven(false) => 12,
+fn kind(op: &Op, said: &Said) -> String {
+    let kind = match (op, said) {
+        (Op::Fenced { queue, call, .. }, Said::Settled(answer)) => {
+            let call = ops::name(call);
+            let redriven = matches!(queue, Queue::Redrive(_));
+            let from = if redriven { ", redriven" } else { "" };
+            return format!("{call}: {answer:?}{from}");
+        }
+        (_, Said::Reclaimed(.., 1..)) => "parked again",
+        (_, Said::Reclaimed(_, 1.., _)) => "deleted while pending",
+        (_, Said::Reclaimed(rows, ..)) if rows.iter().any(|row| row.2.is_some()) => "lost start",
+        (_, Said::Reclaimed(rows, ..)) if !rows.is_empty() => "reclaimed",
+        (_, Said::Handed(rows)) if !rows.is_empty() => "read",
+        (_, Said::Fenced(0)) => "routed",
+        (_, Said::Fenced(_)) => "routing fenced",
+        (_, Said::Redriven(true)) => "redriven",
+        (_, Said::Redriven(false)) => "redriven before",
+        _ => "nothing said",
     };
-    KINDS[at]
+    kind.to_owned()
 }
 
-/// The kinds that did not occur.
-pub(crate) fn missing(tally: &Tally) -> Vec<&'static str> {
-    let mut kinds = KINDS.to_vec();
-    kinds.retain(|kind| !tally.contains_key(kind));
-    kinds
+/// What must occur and did not.
+pub(crate) fn missing(tally: &Tally) -> Vec<String> {
+    let answers = ["Held", "Gone", "Fenced", "Held, redriven"];
+    let of_call = |call: &str| answers.map(|answer| format!("{call}: {answer}"));
+    let calls = ["mark", "ack", "commit", "park", "dead-letter", "renew"];
+    let others = [
+        "park: Lost",
+        "renew: Lost",
+        "parked again",
+        "deleted while pending",
+        "lost start",
+        "reclaimed",
+        "read",
+        "routed",
+        "routing fenced",
+        "redriven",
+        "redriven before",
+    ];
+    let mut all: Vec<_> = calls.into_iter().flat_map(of_call).collect();
+    all.extend(others.map(str::to_owned));
+    all.retain(|kind| !tally.contains_key(kind));
+    all
 }
 
 /// Runs all sequences on the model and on a Redis, until they differ. A difference is shrunk to
@@ -135,7 +138,7 @@ pub(crate) fn compare(scripts: Scripts, shrink: bool) -> Result<Tally, String> {
                 let Some((model, redis)) = twin.step(&mut real, op).await else {
                     continue; // there is nothing for it to act on
                 };
-                *tally.borrow_mut().entry(kind(&redis)).or_default() += 1;
+                *tally.borrow_mut().entry(kind(op, &redis)).or_default() += 1;
                 prop_assert_eq!(model, redis, "model and Redis answer differently: {:?}", op);
                 let (model, redis) = (show::model(&twin.store), real.observe().await);
                 prop_assert_eq!(
