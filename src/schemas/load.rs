@@ -6,9 +6,10 @@ use std::path::Path;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 
-use super::{MAX_MESSAGE_BYTES, Violation, bounded, violation};
+use super::{MAX_MESSAGE_BYTES, Violation, violation};
 use crate::event_type::EventType;
 use crate::routing::Problem;
+use crate::text::bounded;
 
 const MAX_FILES: usize = 4096;
 /// Bounds the memory that one compiled pattern may take.

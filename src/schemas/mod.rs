@@ -19,11 +19,15 @@ use xxhash_rust::xxh3::Xxh3;
 use self::load::{file_names, load_file};
 use crate::event_type::EventType;
 use crate::routing::{Problem, read_bounded};
+use crate::text::bounded;
 
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 const MAX_VIOLATIONS: usize = 16;
 const MAX_MESSAGE_BYTES: usize = 300;
 const MAX_POINTER_BYTES: usize = 300;
+/// Events with more values are refused without saying where: the validator collects every
+/// violation before it hands out the first, some kilobytes for each value in the worst case.
+const MAX_EXPLAINED: usize = 50_000;
 /// Values longer than this are not quoted in messages.
 const MAX_QUOTED_BYTES: usize = 40;
 
@@ -179,6 +183,15 @@ impl SchemaSet {
         if validator.is_valid(event) {
             return Ok(());
         }
+        if is_larger(event, &mut MAX_EXPLAINED.clone()) {
+            return Err(SchemaRefusal::Violations(vec![Violation {
+                pointer: String::new(),
+                message: format!(
+                    "breaks its schema; it has more than {MAX_EXPLAINED} values, too many to say \
+                     where"
+                ),
+            }]));
+        }
         let violations = validator
             .iter_errors(event)
             .take(MAX_VIOLATIONS)
@@ -212,15 +225,15 @@ fn violation(error: ValidationError<'_>) -> Violation {
     }
 }
 
-/// Cuts a text at a character boundary, with `…` to say so.
-fn bounded(mut text: String, max: usize) -> String {
-    if text.len() > max {
-        let mut end = max - '…'.len_utf8();
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text.push('…');
+/// Whether a value holds more than `left` values in all, itself included; counts them down.
+fn is_larger(value: &Value, left: &mut usize) -> bool {
+    match left.checked_sub(1) {
+        Some(fewer) => *left = fewer,
+        None => return true,
     }
-    text
+    match value {
+        Value::Array(items) => items.iter().any(|item| is_larger(item, left)),
+        Value::Object(fields) => fields.values().any(|item| is_larger(item, left)),
+        _ => false,
+    }
 }

@@ -130,6 +130,20 @@ fn messages_are_bounded_and_do_not_quote_long_values() {
     assert!(found[0].pointer.len() <= MAX_POINTER_BYTES, "{found:?}");
 }
 
+/// The validator collects all violations before it hands out the first.
+#[test]
+fn a_crowd_of_violations_is_refused_without_collecting_it() {
+    let either = json!({ "anyOf": [{ "type": "string" }, { "type": "object" }] });
+    let set = load_one(json!({ "properties": { "data": { "items": either } } })).unwrap();
+    let found = violations(&set, &json!({ "data": vec![1; MAX_EXPLAINED + 1] }));
+    assert_eq!((found.len(), found[0].pointer.as_str()), (1, ""));
+    assert!(found[0].message.contains("too many to say"), "{found:?}");
+    let crowd = vec![json!("a"); MAX_EXPLAINED * 2];
+    assert_eq!(violations(&set, &json!({ "data": crowd })), []);
+    let found = violations(&set, &json!({ "data": ["a", 1], "other": vec![0; 1_000] }));
+    assert_eq!(found[0].pointer, "/data/1");
+}
+
 #[test]
 fn every_problem_of_every_file() {
     let dir = folder(&[
