@@ -199,7 +199,10 @@ fn is_well(process: &mut Process) {
     assert_eq!(harmful, None);
 }
 
-fn add(fleet: &Fleet, fields: &[(&[u8], &[u8])]) {
+/// Name and value.
+type Field<'a> = (&'a [u8], &'a [u8]);
+
+fn add(fleet: &Fleet, fields: &[Field]) {
     let mut command = redis::cmd("XADD");
     command.arg("inbox").arg("*");
     for (name, value) in fields {
@@ -249,11 +252,11 @@ fn an_odd_entry_is_refused_once_and_its_neighbours_are_handled() {
     let fleet = Fleet::new();
     let good = || event(json!({})).to_string();
     let crowd: Vec<_> = (0..100_000).map(|n| format!("f{n}")).collect();
-    let crowd: Vec<(&[u8], &[u8])> = crowd
+    let crowd: Vec<Field> = crowd
         .iter()
         .map(|name| (name.as_bytes(), &b"v"[..]))
         .collect();
-    let refused: [(&str, Vec<(&[u8], &[u8])>); 7] = [
+    let refused: [(&str, Vec<Field>); 7] = [
         ("no field `event`", vec![(b"evnt", b"{}")]),
         (
             "no field `event`",
@@ -274,7 +277,7 @@ fn an_odd_entry_is_refused_once_and_its_neighbours_are_handled() {
     for (_, fields) in &refused {
         fleet.publish(&[event(json!({}))]);
         let good = good();
-        let fields: Vec<(&[u8], &[u8])> = fields
+        let fields: Vec<Field> = fields
             .iter()
             .map(|(name, value)| match *value {
                 b"(good)" => (*name, good.as_bytes()),
@@ -285,7 +288,7 @@ fn an_odd_entry_is_refused_once_and_its_neighbours_are_handled() {
     }
     // What is odd besides a good event is not ours to judge.
     let good = [good(), good(), good()];
-    let mut crowded: Vec<(&[u8], &[u8])> = vec![(b"event", good[0].as_bytes())];
+    let mut crowded: Vec<Field> = vec![(b"event", good[0].as_bytes())];
     crowded.extend(crowd);
     add(&fleet, &crowded);
     add(
