@@ -3,6 +3,7 @@
 //! Draft-07, formats asserted, patterns matched in linear time. Only references within a file are
 //! followed: nothing is ever fetched, neither from the network nor from another file.
 
+mod effort;
 mod load;
 #[cfg(test)]
 mod tests;
@@ -25,9 +26,6 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 const MAX_VIOLATIONS: usize = 16;
 const MAX_MESSAGE_BYTES: usize = 300;
 const MAX_POINTER_BYTES: usize = 300;
-/// Events with more values are refused without saying where: the validator collects every
-/// violation before it hands out the first, some kilobytes for each value in the worst case.
-const MAX_EXPLAINED: usize = 50_000;
 /// Values longer than this are not quoted in messages.
 const MAX_QUOTED_BYTES: usize = 40;
 
@@ -35,9 +33,18 @@ const MAX_QUOTED_BYTES: usize = 40;
 #[derive(Debug)]
 pub struct SchemaSet {
     /// Versions of each type, ascending.
-    by_type: HashMap<EventType, Vec<(u32, Validator)>>,
+    by_type: HashMap<EventType, Vec<Compiled>>,
     sorted: Vec<EventType>,
     content_hash: u64,
+}
+
+/// One version of an event type.
+#[derive(Debug)]
+struct Compiled {
+    version: u32,
+    validator: Validator,
+    /// How many of its references lead back to themselves.
+    recursion: usize,
 }
 
 /// Why an event was not accepted by the schemas.
@@ -100,7 +107,7 @@ impl SchemaSet {
     pub fn load(dir: &Path) -> Result<SchemaSet, Vec<Problem>> {
         let names = file_names(dir).map_err(|problem| vec![problem])?;
         let mut problems = Vec::new();
-        let mut by_type: HashMap<EventType, Vec<(u32, Validator)>> = HashMap::new();
+        let mut by_type: HashMap<EventType, Vec<Compiled>> = HashMap::new();
         let mut hash = Xxh3::new();
         for name in names {
             let path = dir.join(&name);
@@ -116,11 +123,8 @@ impl SchemaSet {
                 hash.update(part);
             }
             match load_file(&path, &name, &bytes) {
-                Ok((event_type, version, validator)) => {
-                    by_type
-                        .entry(event_type)
-                        .or_default()
-                        .push((version, validator));
+                Ok((event_type, compiled)) => {
+                    by_type.entry(event_type).or_default().push(compiled);
                 }
                 Err(more) => problems.extend(more),
             }
@@ -136,7 +140,7 @@ impl SchemaSet {
             )]);
         }
         for versions in by_type.values_mut() {
-            versions.sort_by_key(|(version, _)| *version);
+            versions.sort_by_key(|compiled| compiled.version);
         }
         let mut sorted: Vec<EventType> = by_type.keys().cloned().collect();
         sorted.sort();
@@ -158,7 +162,7 @@ impl SchemaSet {
             .get(event_type)
             .into_iter()
             .flatten()
-            .map(|(version, _)| *version)
+            .map(|compiled| compiled.version)
     }
 
     /// Holds an event against the schema of its type and version.
@@ -175,21 +179,22 @@ impl SchemaSet {
             .by_type
             .get(event_type)
             .ok_or(SchemaRefusal::UnknownType)?;
-        let Some((_, validator)) = versions.iter().find(|(known, _)| *known == version) else {
-            let known = versions.iter().map(|(known, _)| *known).collect();
+        let Some(compiled) = versions.iter().find(|known| known.version == version) else {
+            let known = versions.iter().map(|known| known.version).collect();
             return Err(SchemaRefusal::UnknownVersion { known });
         };
         // The common case does not collect anything.
+        let validator = &compiled.validator;
         if validator.is_valid(event) {
             return Ok(());
         }
-        if is_larger(event, &mut MAX_EXPLAINED.clone()) {
+        if !effort::is_affordable(event, compiled.recursion) {
             return Err(SchemaRefusal::Violations(vec![Violation {
                 pointer: String::new(),
-                message: format!(
-                    "breaks its schema; it has more than {MAX_EXPLAINED} values, too many to say \
-                     where"
-                ),
+                message:
+                    "breaks its schema; where is not said, because it has too many values, or \
+                          is nested too deep for a schema that refers to itself"
+                        .to_owned(),
             }]));
         }
         let violations = validator
@@ -222,18 +227,5 @@ fn violation(error: ValidationError<'_>) -> Violation {
     Violation {
         pointer: bounded(error.instance_path().to_string(), MAX_POINTER_BYTES),
         message: bounded(error.masked_with(shown).to_string(), MAX_MESSAGE_BYTES),
-    }
-}
-
-/// Whether a value holds more than `left` values in all, itself included; counts them down.
-fn is_larger(value: &Value, left: &mut usize) -> bool {
-    match left.checked_sub(1) {
-        Some(fewer) => *left = fewer,
-        None => return true,
-    }
-    match value {
-        Value::Array(items) => items.iter().any(|item| is_larger(item, left)),
-        Value::Object(fields) => fields.values().any(|item| is_larger(item, left)),
-        _ => false,
     }
 }

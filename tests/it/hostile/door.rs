@@ -165,7 +165,7 @@ fn rows() -> Vec<Row> {
         ),
         row(
             "schema_violation",
-            "values",
+            "too many values",
             with("data", &format!("{{\"amount\":[{many}]}}")),
         ),
     ]

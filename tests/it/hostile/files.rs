@@ -162,6 +162,8 @@ fn a_remote_reference_opens_no_connection() {
 #[test]
 fn hostile_strings_and_looping_schemas_hold_up_nobody() {
     let fleet = Fleet::new();
+    let either = json!({"oneOf": [{"$ref": "#/definitions/a"}, {"$ref": "#/definitions/b"}]});
+    let kind = |name: &str| json!({"required": ["kind"], "properties": {"below": either, "kind": {"const": name}}});
     let schema = json!({
         "properties": {"data": {"$ref": "#/definitions/tree"}},
         "definitions": {"tree": {
@@ -171,9 +173,10 @@ fn hostile_strings_and_looping_schemas_hold_up_nobody() {
                 "mail": {"format": "email"},
                 "at": {"format": "date-time"},
                 "list": {"uniqueItems": true, "items": {"anyOf": [{"type": "string"}, {"type": "object"}]}},
-                "below": {"$ref": "#/definitions/tree"}
+                "below": {"$ref": "#/definitions/tree"},
+                "either": either
             }
-        }}
+        }, "a": kind("a"), "b": kind("b")}
     });
     std::fs::write(
         fleet.dir.path().join("schemas/Test.Happened.v1.json"),
@@ -182,7 +185,7 @@ fn hostile_strings_and_looping_schemas_hold_up_nobody() {
     .unwrap();
     let bad = format!("{}!", "a".repeat(900_000));
     let mut nested = json!({"word": "b"});
-    for _ in 0..20 {
+    for _ in 0..3 {
         nested = json!({"below": nested});
     }
     let rows = [
@@ -192,6 +195,8 @@ fn hostile_strings_and_looping_schemas_hold_up_nobody() {
         json!({"at": bad}),
         json!({"list": vec![1; 450_000]}),
         nested,
+        // Each level could be explained in two ways, of which each goes on to the next level.
+        json!({"either": (0..58).fold(json!({"kind": "x"}), |below, _| json!({"kind": "a", "below": below}))}),
     ];
     let events: Vec<_> = rows.iter().cloned().map(event).collect();
     let router = fleet.router("r");
