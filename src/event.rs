@@ -14,9 +14,13 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::HandlerError;
 use crate::event_type::EventType;
+use crate::text::bounded;
 
 /// Follow-up events that caused each other in a row; one more is refused as a loop.
 pub const MAX_HOPS: u32 = 32;
+
+/// The longest message about one problem.
+const MAX_MESSAGE_BYTES: usize = 300;
 
 /// What the router needs to know of an event before it looks at its schema.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,7 +92,9 @@ impl Envelope {
             wrong("/correlation_id", format!("is not a UUID: {e}"));
         }
         if let Some(Err(e)) = timestamp.map(str::parse::<Timestamp>) {
-            wrong("/timestamp", format!("is not an RFC 3339 date-time: {e}"));
+            // The parser quotes what it did not read, however long.
+            let message = format!("is not an RFC 3339 date-time: {e}");
+            wrong("/timestamp", bounded(message, MAX_MESSAGE_BYTES));
         }
         for pointer in ["/causation_id", "/key", "/source", "/traceparent"] {
             match fields.get(&pointer[1..]) {
@@ -320,6 +326,14 @@ mod tests {
             assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
         }
         assert_eq!(Envelope::read(&json!([1])).unwrap_err()[0].pointer, "");
+
+        let mut long = valid();
+        for field in ["event_id", "event_type", "version", "timestamp"] {
+            long[field] = json!(format!("2026-01-01T00:00:00Z{}", "x".repeat(100_000)));
+        }
+        let errors = Envelope::read(&long).unwrap_err();
+        assert_eq!(errors.len(), 4);
+        assert!(errors.iter().all(|e| e.message.len() <= MAX_MESSAGE_BYTES));
     }
 
     #[test]

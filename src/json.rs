@@ -9,6 +9,11 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::text::bounded;
+
+/// Of a longer key, messages quote the beginning.
+const MAX_QUOTED_BYTES: usize = 128;
+
 /// Why a text is not acceptable JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
@@ -137,6 +142,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         while let Some(key) = map.next_key::<String>()? {
             if object.contains_key(&key) {
                 self.fault.set(Fault::DuplicateKey);
+                let key = bounded(key, MAX_QUOTED_BYTES);
                 return Err(de::Error::custom(format_args!(
                     "key {key:?} appears twice in one object"
                 )));
@@ -191,6 +197,10 @@ mod tests {
                 String::from_utf8_lossy(text)
             );
         }
+        let long = "k".repeat(100_000);
+        let twice = format!("{{\"{long}\":1,\"{long}\":2}}");
+        let error = parse(twice.as_bytes(), 3).unwrap_err().to_string();
+        assert!(error.len() < 300, "{error}");
         let bomb = "[".repeat(100_000);
         assert!(matches!(
             parse(bomb.as_bytes(), 64),

@@ -202,7 +202,7 @@ impl Letter {
         let mut fields = Vec::new();
         let mut push =
             |name: &str, value: &[u8]| fields.push((name.as_bytes().to_vec(), value.to_vec()));
-        let redrives = (self.redrives + 1).to_string();
+        let redrives = self.redrives.saturating_add(1).to_string();
         if let Some(event) = &self.event {
             push(F::EVENT, event);
         }
@@ -285,6 +285,12 @@ mod tests {
         assert_eq!(again.get("event"), Some(&b"\0x"[..]));
         assert_eq!(again.get("evnt"), Some(&b"{}"[..]));
         assert_eq!(again.number("redrives"), Some(2));
+        // A producer may have written anything there.
+        let most = Letter {
+            redrives: u64::MAX,
+            ..read
+        };
+        assert_eq!(most.redriven().number("redrives"), Some(u64::MAX));
     }
 
     #[test]

@@ -111,7 +111,7 @@
 //!
 //! | layer | modules | knows Redis? |
 //! |---|---|---|
-//! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], [`failpoint`] | no |
+//! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], [`failpoint`], `text` | no |
 //! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
 //! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
 //! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`publisher`], [`status`] | through 1b |
@@ -137,6 +137,7 @@ pub mod routing;
 pub mod schemas;
 pub mod status;
 pub mod store;
+mod text;
 pub mod worker;
 
 pub use error::HandlerError;

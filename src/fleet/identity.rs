@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::routing::Config;
 pub use crate::store::Membership;
-use crate::store::{self, Announce, Holder, Keys, Link, StoreError};
+use crate::store::{self, Announce, Holder, Keys, Link, StoreError, name_wrong_type};
 
 /// How long a worker counts as alive after its last sign of life.
 pub const WORKER_TTL: Duration = Duration::from_secs(15);
@@ -139,12 +139,14 @@ pub async fn join(link: &Link, keys: &Keys, config: &Config) -> Result<Membershi
 /// The dataset that Redis holds now, if it holds one.
 pub async fn current_dataset(link: &Link, keys: &Keys) -> Result<Option<String>, StoreError> {
     let fleet = keys.fleet();
+    let fleet = fleet.as_str();
     link.run(|mut c| async move {
-        redis::cmd("HGET")
-            .arg(fleet)
-            .arg("dataset")
-            .query_async(&mut c)
-            .await
+        let mut query = redis::cmd("HGET");
+        let answer = query.arg(fleet).arg("dataset").query_async(&mut c).await;
+        match answer {
+            Err(cause) => Err(name_wrong_type(link, cause, &[fleet], "hash").await),
+            Ok(dataset) => Ok(dataset),
+        }
     })
     .await
 }
@@ -188,14 +190,18 @@ pub async fn keep_alive(
                 Err(_) => config.mark_changed(),
             }
         }
-        // Redis away: nothing to learn, the next beat asks again.
-        match check_dataset(link, keys, &membership.dataset).await {
-            Ok(true) => {}
-            Ok(false) => return MembershipLost::DatasetChanged,
-            Err(_) => continue,
-        }
-        if let Ok(false) = identity.renew(link, keys, generation).await {
-            return MembershipLost::Replaced(identity.name.clone());
+        let beat = async {
+            if !check_dataset(link, keys, &membership.dataset).await? {
+                return Ok(Some(MembershipLost::DatasetChanged));
+            }
+            let ours = identity.renew(link, keys, generation).await?;
+            Ok::<_, StoreError>((!ours).then(|| MembershipLost::Replaced(identity.name.clone())))
+        };
+        match beat.await {
+            Ok(None) => {}
+            Ok(Some(lost)) => return lost,
+            // The next beat asks again.
+            Err(error) => tracing::warn!(%error, "Redis took no sign of life; trying again"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{Write, stdout};
 use serde_json::json;
 
 use super::CommandError;
-use super::text::{Output, Paint, Tone, count, escape, json_line};
+use super::text::{Output, Paint, Tone, count, json_line};
 use crate::process::args::ConfigArgs;
 use crate::process::exit::Exit;
 use crate::routing::{self, Config, Problem, Severity};
@@ -64,7 +64,7 @@ fn shown(problem: &Problem, paint: Paint) -> String {
         Severity::Warning => Tone::Notice,
     };
     let text = problem.to_string();
-    let mut lines = text.lines().map(escape);
+    let mut lines = text.lines().map(str::to_owned);
     let first = paint.tone(&lines.next().unwrap_or_default(), tone);
     lines.fold(first, |all, line| all + "\n" + &line)
 }

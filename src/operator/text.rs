@@ -9,6 +9,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+pub(super) use crate::text::escape;
+use crate::text::is_unsafe;
+
 /// How a command answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Output {
@@ -17,29 +20,6 @@ pub(super) enum Output {
     Table,
     /// For programs.
     Json,
-}
-
-/// Whether a character could move the cursor, hide text or turn its direction.
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
-}
-
-/// Text from outside, fit for one line of a terminal.
-pub(super) fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => safe.push_str("\\n"),
-            '\t' => safe.push_str("\\t"),
-            '\r' => safe.push_str("\\r"),
-            c if is_unsafe(c) => safe.extend(c.escape_unicode()),
-            c => safe.push(c),
-        }
-    }
-    safe
 }
 
 /// At most `max` characters of it, escaped.
@@ -231,8 +211,6 @@ mod tests {
     #[test]
     fn nothing_unsafe_gets_through() {
         let nasty = "a\u{1b}[31m\u{202e}b\n\u{7f}\u{85}é\u{e0041}";
-        let safe = escape(nasty);
-        assert_eq!(safe, "a\\u{1b}[31m\\u{202e}b\\n\\u{7f}\\u{85}é\\u{e0041}");
         let json = serde_json::to_string(nasty).unwrap();
         let safe = escape_json(&json);
         assert!(!safe.chars().any(is_unsafe), "{safe}");

@@ -51,15 +51,24 @@ pub(super) fn might_pass_with_newer_config(verdict: &Verdict) -> bool {
 
 /// Judges an entry: the one place where its event is parsed.
 pub(super) fn examine(fields: &Fields, config: &Config) -> Verdict {
-    let Some(event) = fields.get(StreamField::EVENT) else {
-        return Err(Rejection {
-            code: Refusal::BadEnvelope,
-            error: "the entry has no field `event`: XADD inbox * event '<json>'".to_owned(),
-            details: Vec::new(),
-            event_id: None,
-            event_type: None,
-        });
+    let odd = |what: &str| Rejection {
+        code: Refusal::BadEnvelope,
+        error: format!("the entry has {what}: XADD inbox * event '<json>'"),
+        details: Vec::new(),
+        event_id: None,
+        event_type: None,
     };
+    let mut events = fields
+        .0
+        .iter()
+        .filter(|(name, _)| name == StreamField::EVENT.as_bytes());
+    let Some((_, event)) = events.next() else {
+        return Err(odd("no field `event`"));
+    };
+    // Which of them is meant cannot be known, and none may vanish without a trace.
+    if events.next().is_some() {
+        return Err(odd("more than one field `event`"));
+    }
     let hops = fields
         .number(StreamField::HOPS)
         .map_or(0, |n| n.try_into().unwrap_or(u32::MAX));

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::text::escape;
+
 /// Whether a problem keeps the configuration from being used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -69,14 +71,17 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
+        // Names and messages quote what is in the files, and this goes to terminals.
+        write!(f, "{}:", escape(&self.file.display().to_string()))?;
         for place in [self.line, self.column].into_iter().flatten() {
             write!(f, "{place}:")?;
         }
         write!(
             f,
             " {}: {}\n  fix: {}",
-            self.severity, self.message, self.fix
+            self.severity,
+            escape(&self.message),
+            escape(&self.fix)
         )
     }
 }
@@ -198,6 +203,11 @@ mod tests {
         assert_eq!(
             problem.at(12, 5).to_string(),
             "routing.yaml:12:5: error: no such thing\n  fix: do this"
+        );
+        let nasty = Problem::error(Path::new("\u{1b}[2J"), "a\u{202e}\nb", "c\r");
+        assert_eq!(
+            nasty.to_string(),
+            "\\u{1b}[2J: error: a\\u{202e}\\nb\n  fix: c\\r"
         );
     }
 

@@ -1,6 +1,6 @@
 //! The compiled routing table: what is asked for every event, read-only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,7 +148,7 @@ impl Routing {
     /// Compiles what was checked; of a file with errors, the result is not to be used.
     pub(super) fn compile(model: &Model, checked: &Checked<'_>, schemas: &SchemaSet) -> Self {
         let defaults = model.defaults.as_ref();
-        let mut routes = HashMap::new();
+        let mut routes: HashMap<EventType, Route> = HashMap::new();
         for event_type in schemas.event_types() {
             let Some(stream) = checked.stream_of(event_type) else {
                 continue;
@@ -182,20 +182,18 @@ impl Routing {
                 (Arc::clone(&settings.name), settings)
             })
             .collect();
+        let mut carried: HashMap<&str, HashSet<&Arc<str>>> = HashMap::new();
+        for route in routes.values() {
+            for name in &route.to {
+                carried.entry(name).or_default().insert(&route.stream);
+            }
+        }
         let streams_of = subscribers
             .keys()
             .map(|name| {
-                let carries = |stream: &Arc<str>| {
-                    routes
-                        .values()
-                        .any(|route| route.stream == *stream && route.to.contains(name))
-                };
-                let of = streams
-                    .iter()
-                    .map(|s| &s.name)
-                    .filter(|s| carries(s))
-                    .cloned()
-                    .collect();
+                let carried = carried.remove(&**name).unwrap_or_default();
+                let names = streams.iter().map(|s| &s.name);
+                let of = names.filter(|s| carried.contains(s)).cloned().collect();
                 (Arc::clone(name), of)
             })
             .collect();

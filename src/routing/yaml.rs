@@ -14,6 +14,10 @@ use serde_saphyr::{
 
 use super::problem::Problem;
 
+/// Keys, values and containers of a file. Enough for thousands of event types with a route each;
+/// few enough for checks that look everything up by its name.
+const MAX_NODES: usize = 25_000;
+
 /// Line and column, counted from 1; 0 where unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -74,8 +78,8 @@ impl Node {
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! {
                 max_depth: 32,
-                max_nodes: 100_000,
-                max_events: 300_000,
+                max_nodes: MAX_NODES,
+                max_events: 3 * MAX_NODES,
                 max_aliases: 1_000,
                 max_anchors: 1_000,
                 max_documents: 1,
@@ -334,7 +338,9 @@ fn syntax_problem(file: &Path, text: &str, error: &Error) -> Problem {
                 "the file unfolds to more than a routing file can need: {}",
                 said(error)
             ),
-            "write it without anchors and aliases, and flat",
+            format!(
+                "write it without anchors and aliases, flat, with at most {MAX_NODES} keys and values"
+            ),
         )
     } else {
         Problem::error(
@@ -349,8 +355,7 @@ fn syntax_problem(file: &Path, text: &str, error: &Error) -> Problem {
 fn said(error: &Error) -> String {
     DefaultMessageFormatter
         .format_message(innermost(error))
-        .escape_debug()
-        .to_string()
+        .into_owned()
 }
 
 fn innermost(error: &Error) -> &Error {

@@ -6,9 +6,10 @@ use std::path::Path;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 
-use super::{MAX_MESSAGE_BYTES, Violation, bounded, violation};
+use super::{Compiled, MAX_MESSAGE_BYTES, Violation, effort, violation};
 use crate::event_type::EventType;
 use crate::routing::Problem;
+use crate::text::bounded;
 
 const MAX_FILES: usize = 4096;
 /// Bounds the memory that one compiled pattern may take.
@@ -48,7 +49,7 @@ pub(super) fn load_file(
     path: &Path,
     name: &str,
     bytes: &[u8],
-) -> Result<(EventType, u32, Validator), Vec<Problem>> {
+) -> Result<(EventType, Compiled), Vec<Problem>> {
     let named = parse_file_name(path, name);
     let schema: Value = match serde_json::from_slice(bytes) {
         Ok(schema) => schema,
@@ -86,7 +87,14 @@ pub(super) fn load_file(
         Err(None)
     };
     match (named, validator, problems.is_empty()) {
-        (Ok((event_type, version)), Ok(validator), true) => Ok((event_type, version, validator)),
+        (Ok((event_type, version)), Ok(validator), true) => {
+            let compiled = Compiled {
+                version,
+                validator,
+                recursion: effort::recursion(&schema),
+            };
+            Ok((event_type, compiled))
+        }
         (named, validator, _) => {
             problems.extend(validator.err().flatten());
             Err(named.err().into_iter().chain(problems).collect())

@@ -3,6 +3,7 @@
 //! Draft-07, formats asserted, patterns matched in linear time. Only references within a file are
 //! followed: nothing is ever fetched, neither from the network nor from another file.
 
+mod effort;
 mod load;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use xxhash_rust::xxh3::Xxh3;
 use self::load::{file_names, load_file};
 use crate::event_type::EventType;
 use crate::routing::{Problem, read_bounded};
+use crate::text::bounded;
 
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 const MAX_VIOLATIONS: usize = 16;
@@ -31,9 +33,18 @@ const MAX_QUOTED_BYTES: usize = 40;
 #[derive(Debug)]
 pub struct SchemaSet {
     /// Versions of each type, ascending.
-    by_type: HashMap<EventType, Vec<(u32, Validator)>>,
+    by_type: HashMap<EventType, Vec<Compiled>>,
     sorted: Vec<EventType>,
     content_hash: u64,
+}
+
+/// One version of an event type.
+#[derive(Debug)]
+struct Compiled {
+    version: u32,
+    validator: Validator,
+    /// How many of its references lead back to themselves.
+    recursion: usize,
 }
 
 /// Why an event was not accepted by the schemas.
@@ -96,7 +107,7 @@ impl SchemaSet {
     pub fn load(dir: &Path) -> Result<SchemaSet, Vec<Problem>> {
         let names = file_names(dir).map_err(|problem| vec![problem])?;
         let mut problems = Vec::new();
-        let mut by_type: HashMap<EventType, Vec<(u32, Validator)>> = HashMap::new();
+        let mut by_type: HashMap<EventType, Vec<Compiled>> = HashMap::new();
         let mut hash = Xxh3::new();
         for name in names {
             let path = dir.join(&name);
@@ -112,11 +123,8 @@ impl SchemaSet {
                 hash.update(part);
             }
             match load_file(&path, &name, &bytes) {
-                Ok((event_type, version, validator)) => {
-                    by_type
-                        .entry(event_type)
-                        .or_default()
-                        .push((version, validator));
+                Ok((event_type, compiled)) => {
+                    by_type.entry(event_type).or_default().push(compiled);
                 }
                 Err(more) => problems.extend(more),
             }
@@ -132,7 +140,7 @@ impl SchemaSet {
             )]);
         }
         for versions in by_type.values_mut() {
-            versions.sort_by_key(|(version, _)| *version);
+            versions.sort_by_key(|compiled| compiled.version);
         }
         let mut sorted: Vec<EventType> = by_type.keys().cloned().collect();
         sorted.sort();
@@ -154,7 +162,7 @@ impl SchemaSet {
             .get(event_type)
             .into_iter()
             .flatten()
-            .map(|(version, _)| *version)
+            .map(|compiled| compiled.version)
     }
 
     /// Holds an event against the schema of its type and version.
@@ -171,13 +179,23 @@ impl SchemaSet {
             .by_type
             .get(event_type)
             .ok_or(SchemaRefusal::UnknownType)?;
-        let Some((_, validator)) = versions.iter().find(|(known, _)| *known == version) else {
-            let known = versions.iter().map(|(known, _)| *known).collect();
+        let Some(compiled) = versions.iter().find(|known| known.version == version) else {
+            let known = versions.iter().map(|known| known.version).collect();
             return Err(SchemaRefusal::UnknownVersion { known });
         };
         // The common case does not collect anything.
+        let validator = &compiled.validator;
         if validator.is_valid(event) {
             return Ok(());
+        }
+        if !effort::is_affordable(event, compiled.recursion) {
+            return Err(SchemaRefusal::Violations(vec![Violation {
+                pointer: String::new(),
+                message:
+                    "breaks its schema; where is not said, because it has too many values, or \
+                          is nested too deep for a schema that refers to itself"
+                        .to_owned(),
+            }]));
         }
         let violations = validator
             .iter_errors(event)
@@ -210,17 +228,4 @@ fn violation(error: ValidationError<'_>) -> Violation {
         pointer: bounded(error.instance_path().to_string(), MAX_POINTER_BYTES),
         message: bounded(error.masked_with(shown).to_string(), MAX_MESSAGE_BYTES),
     }
-}
-
-/// Cuts a text at a character boundary, with `…` to say so.
-fn bounded(mut text: String, max: usize) -> String {
-    if text.len() > max {
-        let mut end = max - '…'.len_utf8();
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text.push('…');
-    }
-    text
 }

@@ -131,6 +131,43 @@ fn messages_are_bounded_and_do_not_quote_long_values() {
 }
 
 #[test]
+fn a_crowd_of_violations_is_refused_without_collecting_it() {
+    const CROWD: usize = 60_000;
+    let either = json!({ "anyOf": [{ "type": "string" }, { "type": "object" }] });
+    let set = load_one(json!({ "properties": { "data": { "items": either } } })).unwrap();
+    let found = violations(&set, &json!({ "data": vec![1; CROWD] }));
+    assert_eq!((found.len(), found[0].pointer.as_str()), (1, ""));
+    assert!(found[0].message.contains("too many values"), "{found:?}");
+    let crowd = vec![json!("a"); CROWD];
+    assert_eq!(violations(&set, &json!({ "data": crowd })), []);
+    let found = violations(&set, &json!({ "data": ["a", 1], "other": vec![0; 1_000] }));
+    assert_eq!(found[0].pointer, "/data/1");
+}
+
+/// One of two kinds, each made of either: every level would be explained twice over.
+#[test]
+fn a_schema_that_refers_to_itself_explains_what_is_not_nested_too_deep() {
+    let either = json!({ "oneOf": [{ "$ref": "#/definitions/a" }, { "$ref": "#/definitions/b" }] });
+    let kind = |name: &str| json!({ "required": ["kind"], "properties": { "below": either, "kind": { "const": name } } });
+    let set = load_one(json!({
+        "properties": { "data": either },
+        "definitions": { "a": kind("a"), "b": kind("b") }
+    }))
+    .unwrap();
+    let tree = |depth, leaf: &str| {
+        let leaf = json!({ "kind": leaf });
+        (0..depth).fold(leaf, |below, _| json!({ "kind": "b", "below": below }))
+    };
+    let start = Instant::now();
+    assert_eq!(violations(&set, &json!({ "data": tree(60, "a") })), []);
+    let found = violations(&set, &json!({ "data": tree(60, "x") }));
+    assert!(found[0].message.contains("nested too deep"), "{found:?}");
+    let found = violations(&set, &json!({ "data": tree(3, "x") }));
+    assert_eq!(found[0].pointer, "/data");
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
 fn every_problem_of_every_file() {
     let dir = folder(&[
         ("Order.Created.json", json!({})),

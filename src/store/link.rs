@@ -290,6 +290,35 @@ pub fn loses_connection(error: &RedisError) -> bool {
         )
 }
 
+/// To a plain command Redis answers that a key has the wrong type, but not which of `keys`: this
+/// finds it, and says so as our scripts do.
+pub async fn name_wrong_type(
+    link: &Link,
+    cause: RedisError,
+    keys: &[&str],
+    kind: &str,
+) -> RedisError {
+    if cause.code() != Some("WRONGTYPE") {
+        return cause;
+    }
+    for key in keys {
+        let query = |mut c| async move {
+            redis::cmd("TYPE")
+                .arg(key)
+                .query_async::<String>(&mut c)
+                .await
+        };
+        match link.run(query).await {
+            Ok(actual) if actual != kind && actual != "none" => {
+                let detail = format!("key {key} is a {actual}, expected a {kind}");
+                return redis::make_extension_error("WRONGTYPE".to_owned(), Some(detail));
+            }
+            _ => {}
+        }
+    }
+    cause
+}
+
 /// Repeats `exchange` with bounded backoff until it succeeds, `give_up` says that its error
 /// cannot heal, or `deadline` has passed. For exchanges whose repetition is harmless.
 pub async fn retry_until<T, Fut>(

@@ -18,7 +18,9 @@ mod server;
 pub use codec::{Entry, EntryId, Fields, InvalidEntryId, StreamField, read_streams};
 pub use findings::{Finding, Severity, findings};
 pub use keys::Keys;
-pub use link::{Link, Redis, StoreError, is_dataset_gone, loses_connection, retry_until};
+pub use link::{
+    Link, Redis, StoreError, is_dataset_gone, loses_connection, name_wrong_type, retry_until,
+};
 pub use reader::Reader;
 pub use scan::scan;
 pub use scripts::*;

@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::codec::{Entry, read_streams};
-use super::link::{Link, StoreError};
+use super::link::{Link, StoreError, name_wrong_type};
 
 /// How long one read waits for something new; also how soon a reader notices a change of what
 /// it is to read.
@@ -76,9 +76,13 @@ impl Reader {
                 }
             }
         };
-        let entries = reply
-            .and_then(|value| Ok(read_streams(value)?))
-            .map_err(|e| redis.error(e))?;
+        let entries = match reply.and_then(|value| Ok(read_streams(value)?)) {
+            Ok(entries) => entries,
+            Err(cause) => {
+                let cause = name_wrong_type(&self.link, cause, streams, "stream").await;
+                return Err(redis.error(cause));
+            }
+        };
         self.open = Some((connection, client));
         Ok(entries)
     }

@@ -9,11 +9,14 @@
     unreachable_pub
 )]
 
+#[path = "../fuzz/properties/mod.rs"]
+mod properties;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod crashes;
 mod dev;
+mod hostile;
 mod ledger;
 mod operator;
 mod outages;

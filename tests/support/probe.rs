@@ -11,7 +11,7 @@ use streamfleet::process::{Reloader, stop_on_signal, telemetry};
 use streamfleet::routing::Config;
 use streamfleet::store::Redis;
 use streamfleet::worker::{self, Stop, WorkerOptions};
-use streamfleet::{Context, Event, Handler, HandlerError};
+use streamfleet::{Context, Event, Handler, HandlerError, NewEvent};
 
 #[derive(Deserialize)]
 struct Data {
@@ -21,6 +21,8 @@ struct Data {
     ms: u64,
     /// The event of which this one is the follow-up.
     parent: Option<String>,
+    #[serde(default)]
+    text: String,
 }
 
 /// Has two effects: counts how often each event was handled in `<subscriber>:handled`, and logs
@@ -35,6 +37,7 @@ async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(),
     match data.action.as_str() {
         "fail" => return Err(HandlerError::retry("told to fail")),
         "fail twice" if !last => return Err(HandlerError::retry("told to fail twice")),
+        "say" => return Err(HandlerError::reject(data.text)),
         "reject" => return Err(HandlerError::reject("told to reject")),
         "unavailable once" if !cx.is_member("unavailable", event.id().to_string()).await? => {
             mark(&format!("{subscriber}:unavailable"), event);
@@ -71,7 +74,8 @@ async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(),
             }
         }
         "nothing" => return Ok(()),
-        _ => {}
+        "exact" => keep_exactly(event, cx)?,
+        greedy => ask_for_too_much(greedy, cx)?,
     }
     let (id, attempt) = (event.id().to_string(), cx.attempt().to_string());
     let parent = data.parent.unwrap_or_default();
@@ -81,6 +85,41 @@ async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(),
         &[("id", &id), ("attempt", &attempt), ("parent", &parent)],
     )?;
     witness.saw("end");
+    Ok(())
+}
+
+/// Notes the numbers as this process sees them.
+fn keep_exactly(event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
+    #[derive(Deserialize)]
+    struct Numbers {
+        #[serde(with = "streamfleet::money")]
+        amount: rust_decimal::Decimal,
+        n: u64,
+    }
+    let Numbers { amount, n } = event.data()?;
+    cx.hash_set("exact", "amount", amount.to_string())?;
+    cx.hash_set("exact", "n", n.to_string())?;
+    cx.hash_set("exact", "text", event.data_text())?;
+    Ok(())
+}
+
+/// More than one commit may carry, in each way in which it can be too much.
+fn ask_for_too_much(how: &str, cx: &mut Context) -> Result<(), HandlerError> {
+    let follow_up = |text: &str| serde_json::json!({"do": "nothing", "text": text});
+    match how {
+        "too many effects" => (0..=10_000).try_for_each(|n| cx.set(&format!("k{n}"), "v"))?,
+        "too large effects" => cx.set("large", vec![b'x'; 9 << 20])?,
+        "too many follow-ups" => {
+            (0..=10_000).try_for_each(|_| cx.publish("Test.Happened", &follow_up("")))?;
+        }
+        "too large follow-up" => cx.publish("Test.Happened", &follow_up(&"x".repeat(2 << 20)))?,
+        "bad key" => cx.set("a\r\nb", "v")?,
+        "long key" => cx.set(&"k".repeat(100_000), "v")?,
+        "bad entity" => {
+            cx.append_events("a:{b}", "\u{1b}[2J", 0, &[NewEvent::new("Done", &())?])?
+        }
+        _ => {}
+    }
     Ok(())
 }
 

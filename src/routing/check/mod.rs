@@ -301,11 +301,11 @@ impl<'a> Checker<'a> {
         for (key, to) in in_file_order(self.input.tree, "routes", &self.input.model.routes) {
             let place = self.input.tree.key_place_of(&["routes", key]);
             let pattern = self.pattern(place, key);
-            let mut names: Vec<&str> = Vec::new();
+            let (mut names, mut seen) = (Vec::new(), HashSet::new());
             for (at, name) in to.0.iter().enumerate() {
                 let place = self.input.tree.place_of(&["routes", key, &at.to_string()]);
                 let name = name.0.as_str();
-                if names.contains(&name) {
+                if !seen.insert(name) {
                     self.push(
                         Severity::Error,
                         place,

@@ -2,6 +2,7 @@
 -- KEYS: stream, attempts
 -- ARGV: group, consumer, delete ('1': the stream keeps no history), then per delivery: id, count, troubled ('1'/'0')
 -- Answers per delivery: HELD (done), GONE, FENCED.
+must_be(KEYS[1], 'stream')
 must_be(KEYS[2], 'hash')
 local answers, held, troubled = {}, {}, {}
 for i = 4, #ARGV, 3 do

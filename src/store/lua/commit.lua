@@ -6,6 +6,7 @@
 --       number of effects, each: name, key index, number of arguments, arguments
 --       number of follow-ups, each: json, hops
 -- Answers HELD (done), GONE, FENCED, CONFLICT, or INVALID and why; nothing is written unless HELD.
+must_be(KEYS[1], 'stream')
 local MAX_INTEGER = 9007199254740991 -- beyond it a double, and many a client, loses digits
 local position = 7
 local function take()

@@ -2,6 +2,7 @@
 -- KEYS: stream, attempts, dead
 -- ARGV: group, consumer, id, count, delete, then the fields of the letter
 -- Answers HELD (done), GONE, FENCED.
+must_be(KEYS[1], 'stream')
 local state = fence(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 if state ~= 'HELD' then return state end
 must_be(KEYS[2], 'hash')

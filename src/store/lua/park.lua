@@ -3,6 +3,7 @@
 -- KEYS: stream, attempts, stats
 -- ARGV: group, consumer, target, lease (ms), then per delivery: id, count, delay (ms), log ('' leaves it), starts without an outcome ('' leaves them)
 -- Answers per delivery: HELD (done), GONE, FENCED, LOST (the entry was deleted under us).
+must_be(KEYS[1], 'stream')
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
 local answers, lease, now = {}, tonumber(ARGV[4]), now_ms()

@@ -8,6 +8,7 @@
 -- Answers {claimed, ids of deleted entries, how many were parked again, now, late ('1'/'0')}; claimed: {id, fields, count, starts, log}, where
 -- starts is -1 unless the delivery lost its worker: then it is marked before it runs again
 -- (mark_started.lua), and starts says how many such marks it has so far.
+must_be(KEYS[1], 'stream')
 local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local now, due = now_ms(), nil
 -- A server that was frozen, or swapped, runs what was sent before: by now the living could not

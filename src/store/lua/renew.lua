@@ -2,6 +2,7 @@
 -- KEYS: stream, attempts, stats
 -- ARGV: group, consumer, then per delivery: id, count
 -- Answers per delivery: HELD (renewed), GONE, FENCED, LOST (the entry was deleted under us).
+must_be(KEYS[1], 'stream')
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
 local answers = {}

@@ -2,6 +2,9 @@
 -- KEYS: fleet, stream, attempts
 -- ARGV: group, field of the group in fleet, '1' to give up what is unsettled
 -- Answers RETIRED, ABSENT or OWES.
+must_be(KEYS[1], 'hash')
+must_be(KEYS[2], 'stream')
+must_be(KEYS[3], 'hash')
 local exists, owes = false, false
 if redis.call('EXISTS', KEYS[2]) == 1 then
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[2])) do

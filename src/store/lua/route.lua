@@ -5,6 +5,7 @@
 --   id, count, 'route', event id, content hash, target key index, type, to, hops, event
 --   id, count, 'dead', number of values, fields of the letter
 -- Answers {routed, duplicates, conflicts, refused, fenced}.
+must_be(KEYS[1], 'stream')
 local inbox, dead, stats, attempts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer, buckets = ARGV[1], ARGV[2], tonumber(ARGV[3])
 must_be(dead, 'stream')

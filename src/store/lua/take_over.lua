@@ -3,6 +3,7 @@
 -- KEYS: stream, attempts, stats
 -- ARGV: group, consumer of the predecessor, idle (ms) beyond any lease, limit
 -- Answers how many were moved; the consumer is deleted when nothing is left.
+must_be(KEYS[1], 'stream')
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], ARGV[2])

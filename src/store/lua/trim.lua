@@ -2,6 +2,7 @@
 -- KEYS: stream
 -- ARGV: maxlen ('' for none), oldest ID to keep by retention ('' for none), step, then the groups that must exist
 -- Answers {trimmed, excess entries that a group holds back or a later step takes, the group that holds back or '', missing group or ''}.
+must_be(KEYS[1], 'stream')
 local stream, step = KEYS[1], tonumber(ARGV[3])
 if redis.call('EXISTS', stream) == 0 then return {0, 0, '', ''} end
 local function parts(id)

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::effects::{EffectError, Effects};
+use super::effects::{EffectError, Effects, quoted};
 use super::history::{History, NewEvent, StoredEvent};
 use crate::admission;
 use crate::error::HandlerError;
@@ -96,7 +96,12 @@ impl Context {
             let wrong_type = e.code() == Some("WRONGTYPE");
             let e = self.env.redis.error(e);
             if wrong_type {
-                HandlerError::retry(e)
+                // Redis does not say which key it was.
+                let key = match command.args_iter().nth(1) {
+                    Some(redis::Arg::Simple(key)) => String::from_utf8_lossy(key),
+                    _ => "?".into(),
+                };
+                HandlerError::retry(format_args!("key {key}: {e}"))
             } else {
                 away(e)
             }
@@ -383,7 +388,7 @@ impl Context {
     /// causation are carried on; event time is now.
     pub fn publish(&mut self, event_type: &str, data: &impl Serialize) -> Result<(), EffectError> {
         let refused = |reason: String| EffectError::FollowUp {
-            event_type: event_type.to_owned(),
+            event_type: quoted(event_type),
             reason,
         };
         let name = EventType::parse(event_type).map_err(|e| refused(e.to_string()))?;
@@ -406,7 +411,7 @@ impl Context {
         };
         match plain(entity) && plain(id) {
             true => Ok(self.env.keys.entity(entity, id)),
-            false => Err(EffectError::BadEntity(format!("{entity}:{id}"))),
+            false => Err(EffectError::BadEntity(quoted(&format!("{entity}:{id}")))),
         }
     }
 }

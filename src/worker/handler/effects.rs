@@ -6,12 +6,20 @@
 
 use std::collections::HashMap;
 
+use crate::text::bounded;
+
 /// Effects, conditions and follow-ups of one delivery, together.
 const MAX_EFFECTS: usize = 10_000;
 /// Bytes of all their arguments.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// The longest key.
 const MAX_KEY: usize = 1024;
+/// Of a longer name, errors quote the beginning, so that what they say about it is kept as well.
+const MAX_QUOTED: usize = 128;
+
+pub(super) fn quoted(name: &str) -> String {
+    bounded(name.to_owned(), MAX_QUOTED)
+}
 
 /// An effect that cannot be asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +113,7 @@ impl Effects {
     /// Index of the key in KEYS of the script, after checking that all effects agree on its type.
     fn key(&mut self, key: &str, kind: Option<&'static str>) -> Result<usize, EffectError> {
         if key.is_empty() || key.len() > MAX_KEY || key.chars().any(char::is_control) {
-            return Err(EffectError::BadKey(key.to_owned()));
+            return Err(EffectError::BadKey(quoted(key)));
         }
         let at = match self.index.get(key) {
             Some(&at) => at,
