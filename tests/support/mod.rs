@@ -7,7 +7,7 @@ pub mod probe;
 pub mod proxy;
 pub mod server;
 
-pub use fleet::Fleet;
+pub use fleet::{Fleet, event};
 pub use server::Server;
 
 use std::time::{Duration, Instant};
