@@ -24,7 +24,7 @@ mod work;
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -171,9 +171,5 @@ fn strike_apart(name: &str, full: bool) -> Result<Completion, Failed> {
 
 /// Where the reports go: `target/reliability/faults`.
 fn reports() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target"),
-        PathBuf::from,
-    );
-    target.join("reliability/faults")
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("reliability/faults")
 }

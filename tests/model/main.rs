@@ -41,6 +41,7 @@
 #[path = "../support/mod.rs"]
 #[allow(
     dead_code,
+    unused_imports,
     reason = "the fleet and the command line serve other suites"
 )]
 mod support;

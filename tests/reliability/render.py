@@ -77,11 +77,32 @@ def mutants(folder):
     return table(["mutant", "what it breaks", "caught by"], rows)
 
 
+# What a scenario of the model is bounded by, as the report calls it and as a reader would.
+BOUNDS = [("published", "published"), ("subscribers", "subscribers"), ("processes", "processes"),
+          ("max_attempts", "attempts"), ("faults", "faults in all"), ("crashes", "crashes"),
+          ("lost_answers", "answers lost"), ("late_requests", "late requests"), ("freezes", "freezes"),
+          ("redrives", "redrives")]
+
+
 def model(folder):
     file = folder / "model.json"
     if not file.exists():
         return None
-    return json.dumps(json.loads(file.read_text()), indent=2)
+    report = json.loads(file.read_text())
+    header = ["scenario", *(name for _, name in BOUNDS), "states", "steps deep", "seconds"]
+    rows = [
+        [row["name"], *(row[key] for key, _ in BOUNDS), f"{row['unique_states']:,}", row["max_depth"],
+         f"{row['seconds']:.0f}"]
+        for row in report["bounds"]
+    ]
+    explored = table(header, rows, right=range(1, len(header)))
+    mutants = table(
+        ["broken variant of the model", "what it violates", "steps to it"],
+        [[f"`{m['name']}`", m["property"], len(m["steps"])] for m in report["mutants"]], right=[2])
+    beside = report["side_by_side"]
+    return (f"{report['unique_states']:,} states in all, each of them visited:\n\n{explored}\n\n"
+            f"Side by side with Redis: {beside['sequences']:,} sequences, {beside['steps']:,} steps, "
+            f"no difference.\n\n{mutants}")
 
 
 def machine(_folder):
