@@ -14,6 +14,7 @@ mod support;
 
 mod crashes;
 mod dev;
+mod mutants;
 mod operator;
 mod outages;
 mod readme;

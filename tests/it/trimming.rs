@@ -102,3 +102,19 @@ fn a_missing_group_blocks_trimming() {
     router.wait_for_log("this group should exist and does not");
     assert_eq!(fleet.cli::<usize>("XLEN more-events"), 5);
 }
+
+#[test]
+fn letters_are_cut_by_age_and_never_by_count() {
+    let fleet = Fleet::new();
+    let letter = "subscriber probe-service event {} reason exhausted error x";
+    let _: String = fleet.cli(&format!("XADD dead:probe-service 1-1 {letter}"));
+    for _ in 0..20 {
+        let _: String = fleet.cli(&format!("XADD dead:probe-service * {letter}"));
+    }
+    let _router = fleet.router("r");
+    eventually("the letter of 1970 is gone", || {
+        let oldest: Vec<redis::Value> = fleet.cli("XRANGE dead:probe-service - 1-1");
+        oldest.is_empty().then_some(())
+    });
+    assert_eq!(fleet.dead("probe-service").len(), 20);
+}
