@@ -96,9 +96,12 @@ fn a_missing_group_blocks_trimming() {
         r#"events: ["More.**"], maxlen: 1"#,
     ));
     let router = fleet.router("r");
-    let _: i64 = fleet.cli("XGROUP DESTROY more-events other-service");
     let events: Vec<_> = (0..5).map(|_| typed("More.Happened", json!({}))).collect();
     fleet.publish(&events);
+    eventually("all are routed", || {
+        (fleet.cli::<usize>("XLEN more-events") == 5).then_some(())
+    });
+    let _: i64 = fleet.cli("XGROUP DESTROY more-events other-service");
     router.wait_for_log("this group should exist and does not");
     assert_eq!(fleet.cli::<usize>("XLEN more-events"), 5);
 }

@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "target/mutants"
 TREE = WORK / "tree"
+OUTPUT = WORK / "output"  # of the tests that ran last
 REPORT = ROOT / "target/reliability/mutants.json"
 BUILD_LIMIT = 1200  # seconds
 TEST_LIMIT = 240  # of the tests of one mutant, several times what they take
@@ -89,7 +90,7 @@ def targets(tests):
 
 
 def test(tests, everything):
-    """Builds and runs. Answers (error or None, names of the tests that failed)."""
+    """Builds and runs. Answers (error or None, names of the tests that failed); keeps the output."""
     where = ["--test", "it"] if everything else targets(tests)
     if everything and any(is_unit(t) for t in tests):
         where.append("--lib")
@@ -100,6 +101,7 @@ def test(tests, everything):
     # Patched files fit no patch: that is no catch.
     chosen = ["--skip", "mutants::"] if everything else ["--exact", *tests]
     code, output = run([*cargo, "--", *chosen], ALL_TESTS_LIMIT if everything else TEST_LIMIT)
+    OUTPUT.write_text(output)
     failed = re.findall(r"^test (\S+) \.\.\. FAILED$", output, re.MULTILINE)
     ran = sum(map(int, re.findall(r"^running (\d+) tests?$", output, re.MULTILINE)))
     if code is None:
@@ -141,7 +143,8 @@ def main():
     print(f"control: the tests of {len(mutants)} mutants on the tree as it is", flush=True)
     error, failed = test(sorted({t for m in mutants for t in m.tests}), arguments.all_tests)
     if error or failed:
-        sys.exit(f"the control failed, so the mutants would say nothing: {error or ', '.join(failed)}")
+        sys.exit(f"the control failed, so the mutants would say nothing (see {OUTPUT.relative_to(ROOT)}): "
+                 f"{error or ', '.join(failed)}")
     print(f"control: passed in {time.monotonic() - start:.0f} s", flush=True)
 
     results, escaped = [], []
