@@ -1,8 +1,8 @@
 """Runs the mutants: each patch beside this file breaks the product on purpose; the tests that it
 names under `Caught-by:` must fail on it. Works on a copy of the tree in target/mutants.
 
-Without names all of them run. Ends with 0 only if every one was caught, and if the same tests
-pass on the tree as it is.
+Without names all of them run, and the result goes to target/reliability/mutants.json. Ends with 0
+only if every one was caught, and if the same tests pass on the tree as it is.
 """
 
 import argparse
@@ -72,8 +72,10 @@ def run(command, limit):
     try:
         output, _ = child.communicate(timeout=limit)
         return child.returncode, output
-    except subprocess.TimeoutExpired:
+    except BaseException as reason:
         os.killpg(child.pid, signal.SIGKILL)
+        if not isinstance(reason, subprocess.TimeoutExpired):
+            raise
         output, _ = child.communicate()
         return None, output
 
@@ -159,8 +161,9 @@ def main():
         results.append({"name": mutant.name, "what": mutant.what, "breaks": mutant.breaks,
                         "caught_by": failed, "seconds": seconds})
 
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    if not arguments.names:  # half a report would look like a whole one
+        REPORT.parent.mkdir(parents=True, exist_ok=True)
+        REPORT.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     rows = [("mutant", "breaks", "caught by", "seconds")] + [
         (r["name"], r["breaks"], ", ".join(r["caught_by"]) or "NOTHING", f"{r['seconds']:.0f}") for r in results
     ]
@@ -168,8 +171,7 @@ def main():
     print()
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths)) + "  " + row[3].rjust(7))
-    print(f"\n{len(results) - len(escaped)} of {len(results)} mutants caught in {time.monotonic() - start:.0f} s; "
-          f"written to {REPORT.relative_to(ROOT)}")
+    print(f"\n{len(results) - len(escaped)} of {len(results)} mutants caught in {time.monotonic() - start:.0f} s")
     if escaped:
         sys.exit("not caught: " + ", ".join(escaped))
 
