@@ -84,10 +84,13 @@ mod tests {
             max: Duration::from_secs(4),
             ..Backoff::default()
         };
+        let (mut least, mut most) = (f64::MAX, f64::MIN);
         for _ in 0..500 {
             let second = backoff.delay(2).as_secs_f64();
             assert!((1.0..=3.0).contains(&second), "{second}");
             assert!(backoff.delay(9) <= Duration::from_secs(4));
+            (least, most) = (least.min(second), most.max(second));
         }
+        assert!(least < 1.5 && most > 2.5, "{least} to {most}");
     }
 }

@@ -268,3 +268,42 @@ fn giving_way_to_a_stop_is_not_charged() {
     });
     assert!(fleet.dead("probe-service").is_empty());
 }
+
+/// A worker that wakes up after its lease learns that its deliveries are another's, and stops
+/// what it was doing for them.
+#[test]
+fn a_worker_that_wakes_up_too_late_stops_what_it_ran() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let frozen = fleet.worker("probe-service", "frozen");
+    let slow = event(json!({"do": "sleep", "ms": 5000}));
+    fleet.publish(std::slice::from_ref(&slow));
+    eventually("it is started", || fleet.starts(&slow));
+    let _other = fleet.worker("probe-service", "other");
+    frozen.signal("STOP");
+    eventually("the other has it", || {
+        (fleet.starts(&slow) == Some(2)).then_some(())
+    });
+    frozen.signal("CONT");
+    fleet.handles_each_once("probe-service", 1);
+    assert!(
+        !frozen.log_text().contains("came too late"),
+        "it did not run to its end"
+    );
+}
+
+/// Who still renews by a longer lease loses nothing to a process with a newer file.
+#[test]
+fn a_shorter_lease_takes_nothing_from_those_who_run_by_a_longer_one() {
+    let fleet = Fleet::new();
+    fleet.configure(&crate::support::fleet::ROUTING.replace("lease: 1s", "lease: 10m"));
+    let _router = fleet.router("r");
+    let _long = fleet.worker("probe-service", "long");
+    let slow = event(json!({"do": "sleep", "ms": 4000}));
+    fleet.publish(std::slice::from_ref(&slow));
+    eventually("it is started", || fleet.starts(&slow));
+    fleet.configure(crate::support::fleet::ROUTING);
+    let _short = fleet.worker("probe-service", "short");
+    fleet.handles_each_once("probe-service", 1);
+    assert_eq!(fleet.starts(&slow), Some(1), "started once");
+}

@@ -18,6 +18,7 @@ mod crashes;
 mod dev;
 mod hostile;
 mod ledger;
+mod mutants;
 mod operator;
 mod outages;
 mod readme;

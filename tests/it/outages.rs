@@ -186,3 +186,21 @@ fn a_frozen_redis_takes_nothing_from_the_living() {
         assert_eq!(started, 1, "started once");
     }
 }
+
+/// I6: Redis away while a handler reads from it is nobody's fault.
+#[test]
+fn a_read_that_finds_redis_away_charges_nobody() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let worker = fleet.worker("probe-service", "w");
+    let reading = event(json!({"do": "sleep and read", "ms": 500}));
+    fleet.publish(std::slice::from_ref(&reading));
+    eventually("it is started", || fleet.starts(&reading));
+    fleet.server.kill();
+    worker.wait_for_log("a delivery failed");
+    fleet.server.run();
+    eventually("it is handled", || {
+        fleet.handled("probe-service").get(&id(&reading)).copied()
+    });
+    assert!(!worker.log_text().contains("\"charged\":true"));
+}

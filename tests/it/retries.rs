@@ -289,3 +289,79 @@ fn what_waits_for_a_slot_is_not_taken_away() {
     }
     assert!(!first.log_text().contains("came too late"));
 }
+
+/// I1: what a handler asked for before it failed has not happened.
+#[test]
+fn the_effects_of_a_failed_attempt_do_not_exist() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("probe-service", "w");
+    fleet.publish(&[event(json!({"do": "add and fail"}))]);
+    eventually("a dead letter", || fleet.dead("probe-service").pop());
+    fleet.drained();
+    assert!(fleet.handled("probe-service").is_empty());
+}
+
+#[test]
+fn every_attempt_has_the_same_idempotency_key() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("probe-service", "w");
+    let told = event(json!({"do": "tell its key"}));
+    fleet.publish(std::slice::from_ref(&told));
+    eventually("the third attempt succeeds", || {
+        fleet.handled("probe-service").get(&id(&told)).copied()
+    });
+    assert_eq!(fleet.starts(&told), Some(3));
+    let keys: Vec<String> = fleet.cli("SMEMBERS keys");
+    assert_eq!(keys, [format!("probe-service:{}", id(&told))]);
+}
+
+#[test]
+fn a_retry_waits_for_its_backoff() {
+    let fleet = Fleet::new();
+    fleet.configure(
+        &crate::support::fleet::ROUTING
+            .replace("initial: 50ms, max: 200ms", "initial: 1h, max: 1h"),
+    );
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("probe-service", "w");
+    let (seconds, _): (u64, u64) = fleet.cli("TIME");
+    fleet.publish(&[event(json!({"do": "fail"}))]);
+    let due = eventually("it is parked", || {
+        let record: std::collections::BTreeMap<String, String> =
+            fleet.cli("HGETALL attempts:test-events:probe-service");
+        let due = record.into_iter().find(|(name, _)| name.ends_with(":due"));
+        due.map(|(_, due)| due.parse::<u64>().unwrap())
+    });
+    assert!(
+        due >= (seconds + 3600) * 1000,
+        "{due}, published at {seconds} s"
+    );
+}
+
+/// A lease is renewed even when every thread of the process is taken.
+#[test]
+fn handlers_that_block_every_thread_keep_their_deliveries() {
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let fleet = Fleet::new();
+    let slots = format!("concurrency: {}", threads * 8);
+    fleet.configure(&crate::support::fleet::ROUTING.replace("concurrency: 8", &slots));
+    let _router = fleet.router("r");
+    let events: Vec<_> = (0..threads * 2)
+        .map(|_| event(json!({"do": "block", "ms": 2000})))
+        .collect();
+    fleet.publish(&events);
+    eventually("all are routed", || {
+        (fleet.cli::<usize>("XLEN test-events") == events.len()).then_some(())
+    });
+    let _blocked = fleet.worker("probe-service", "a");
+    eventually("every thread is taken", || {
+        (fleet.started() >= threads).then_some(())
+    });
+    let _other = fleet.worker("probe-service", "b");
+    fleet.handles_each_once("probe-service", events.len());
+    for one in &events {
+        assert_eq!(fleet.starts(one), Some(1), "started once");
+    }
+}

@@ -320,3 +320,141 @@ fn stuck_events_are_set_aside() {
     router.signal("TERM");
     assert_eq!(router.exit_code(), Some(0));
 }
+
+/// I2: nobody's event is accepted all the same, and kept as history.
+#[test]
+fn an_event_that_nobody_wants_is_kept_all_the_same() {
+    let fleet = Fleet::new();
+    fleet.write_schema("Test.Unwanted");
+    let _router = fleet.router("r");
+    let unwanted = typed("Test.Unwanted", json!({}));
+    fleet.publish(&[unwanted.clone(), event(json!({}))]);
+    eventually("both have left the inbox", || {
+        let routed: Option<u64> = fleet.cli("HGET stats:router routed");
+        (routed.is_some() && fleet.cli::<u64>("XLEN inbox") == 0).then_some(())
+    });
+    let kept: redis::streams::StreamRangeReply =
+        fleet.connection().xrange_all("test-events").unwrap();
+    let text =
+        |name: &str| redis::from_redis_value::<String>(kept.ids[0].map[name].clone()).unwrap();
+    assert_eq!((text("id"), text("to")), (id(&unwanted), String::new()));
+    assert_eq!(kept.ids.len(), 2);
+}
+
+#[test]
+fn an_event_arrives_byte_for_byte() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let sent = r#" { "version":"1",  "event_type" : "Test.Happened", "timestamp":"2026-01-01T00:00:00Z",
+        "event_id":"0190b0a0-0000-7000-8000-000000000002", "extra": [1.10, 1e2, -0.0],
+        "correlation_id":"0190b0a0-0000-7000-8000-000000000003", "data":{"z":"\u00e9é","a":null}}  "#;
+    let mut connection = fleet.connection();
+    let _: String = connection.xadd("inbox", "*", &[("event", sent)]).unwrap();
+    let entry = eventually("it is routed", || {
+        let reply: redis::streams::StreamRangeReply = connection.xrange_all("test-events").unwrap();
+        reply.ids.into_iter().next()
+    });
+    let arrived: String = redis::from_redis_value(entry.map["event"].clone()).unwrap();
+    assert_eq!(arrived, sent);
+}
+
+/// Only the router addresses: what it routed before it knew of a subscriber is not for it.
+#[test]
+fn a_newer_file_claims_nothing_that_was_routed_to_others() {
+    let fleet = Fleet::new();
+    let router = fleet.router("r");
+    fleet.publish(&[typed("Test.Followed", json!({}))]);
+    eventually("it is routed", || {
+        (fleet.cli::<usize>("XLEN test-events") == 1).then_some(())
+    });
+    fleet.configure(&ROUTING.replace(
+        "Test.Followed: [other-service]",
+        "Test.Followed: [other-service, probe-service]",
+    ));
+    router.wait_for_log("the new routing.yaml is in force");
+    let _worker = fleet.worker("probe-service", "w");
+    let after = typed("Test.Followed", json!({}));
+    fleet.publish(std::slice::from_ref(&after));
+    eventually("it is handled", || {
+        fleet.handled("probe-service").get(&id(&after)).copied()
+    });
+    fleet.drained();
+    assert_eq!(fleet.handled("probe-service").len(), 1);
+}
+
+/// What was routed before a subscriber joined cannot name it: its own file decides.
+#[test]
+fn a_late_subscriber_handles_the_history_that_its_routes_ask_for() {
+    let fleet = Fleet::new();
+    let early = ROUTING.replace("Test.Followed: [other", "Test.Followed: [probe");
+    fleet.configure(&early);
+    let router = fleet.router("r");
+    let mut wanted: Vec<_> = (0..5).map(|_| event(json!({}))).collect();
+    fleet.publish(&wanted);
+    fleet.publish(&[typed("Test.Followed", json!({}))]);
+    eventually("all are routed", || {
+        (fleet.cli::<usize>("XLEN test-events") == 6).then_some(())
+    });
+    let late = early.replace(
+        "Test.Happened: [probe-service]",
+        "Test.Happened: [probe-service, other-service]",
+    );
+    fleet.configure(&format!(
+        "{late}subscribers:\n  other-service: {{ start: beginning }}\n"
+    ));
+    router.wait_for_log("the new routing.yaml is in force");
+    let _worker = fleet.worker("other-service", "o");
+    wanted.push(event(json!({})));
+    fleet.publish(&wanted[5..]);
+    fleet.handles_each_once("other-service", wanted.len());
+    let expected = wanted.iter().map(|event| (id(event), 1)).collect();
+    assert_eq!(fleet.handled("other-service"), expected);
+}
+
+/// A file with one problem is not taken over as far as it is right.
+#[test]
+fn a_file_with_one_problem_is_refused_whole() {
+    let fleet = Fleet::new();
+    let router = fleet.router("r");
+    fleet.configure(&ROUTING.replace(
+        "More.Happened: [other-service]",
+        "More.Happened: [other-service, probe-service]\n  More.Unknown: [other-service]",
+    ));
+    eventually("it has read the file", || {
+        let log = router.log_text();
+        (log.contains("REFUSED") || log.contains("in force")).then_some(())
+    });
+    fleet.publish(&[typed("More.Happened", json!({}))]);
+    let entry = eventually("it is routed", || {
+        let reply: redis::streams::StreamRangeReply =
+            fleet.connection().xrange_all("more-events").unwrap();
+        reply.ids.into_iter().next()
+    });
+    let to: String = redis::from_redis_value(entry.map["to"].clone()).unwrap();
+    assert_eq!(to, "other-service");
+}
+
+#[test]
+fn another_namespace_is_refused_while_it_runs() {
+    let fleet = Fleet::new();
+    let router = fleet.router("r");
+    let worker = fleet.worker("probe-service", "w");
+    fleet.configure(&ROUTING.replace("version: 1", "version: 1\nnamespace: shop"));
+    for process in [&router, &worker] {
+        eventually("it has read the file", || {
+            let log = process.log_text();
+            (log.contains("REFUSED") || log.contains("in force")).then_some(())
+        });
+    }
+    let fine = event(json!({}));
+    fleet.publish(std::slice::from_ref(&fine));
+    eventually("it is handled", || {
+        fleet.handled("probe-service").get(&id(&fine)).copied()
+    });
+    assert!(
+        router
+            .log_text()
+            .contains("REFUSED: the namespace has changed")
+    );
+    assert!(fleet.cli::<Vec<String>>("KEYS shop:*").is_empty());
+}

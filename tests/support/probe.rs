@@ -73,6 +73,21 @@ async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(),
                 () = pause => {}
             }
         }
+        "add and fail" => {
+            cx.hash_increment("handled", &event.id().to_string(), 1)?;
+            return Err(HandlerError::retry("after asking for an effect"));
+        }
+        "tell its key" => {
+            let key = cx.idempotency_key();
+            directly(redis::cmd("SADD").arg("keys").arg(key));
+            if !last {
+                return Err(HandlerError::retry("told its key"));
+            }
+        }
+        "sleep and read" => {
+            pause.await;
+            cx.get("sum").await?;
+        }
         "nothing" => return Ok(()),
         "exact" => keep_exactly(event, cx)?,
         greedy => ask_for_too_much(greedy, cx)?,

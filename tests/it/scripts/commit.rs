@@ -270,3 +270,14 @@ async fn a_key_of_ours_with_the_wrong_type_stops_the_commit() {
         assert_eq!(b.snapshot(), before);
     }
 }
+
+#[tokio::test]
+async fn a_commit_works_when_redis_is_full() {
+    let mut b = Bench::pending(1).await;
+    b.run("CONFIG SET maxmemory 1");
+    assert_eq!(b.commit(1, ambitious()).await, DONE);
+    assert_eq!(
+        (b.show("x-service:new"), b.ids("inbox").len()),
+        ("1".into(), 1)
+    );
+}

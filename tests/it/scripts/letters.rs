@@ -1,6 +1,9 @@
 //! dead_letter and redrive: a delivery is given up in one step, and comes back once.
 
-use streamfleet::store::{Settled::Done, redrive};
+use streamfleet::store::{
+    Settled::{Done, Gone},
+    redrive,
+};
 
 use super::*;
 
@@ -88,4 +91,32 @@ async fn a_letter_that_cannot_be_redriven_stays() {
         );
         assert_eq!(b.snapshot(), before);
     }
+}
+
+/// As after a lost answer, or by two workers: the second finds it done.
+#[tokio::test]
+async fn two_who_give_one_delivery_up_leave_one_letter() {
+    let b = Bench::pending(1).await;
+    let (mut one, mut two) = (b.redis.clone(), b.redis.clone());
+    let letter = fields(&[("id", "e")]);
+    let (first, second) = tokio::join!(
+        b.me.dead_letter(&mut one, fence(1, 1), "dead:x", &letter),
+        b.me.dead_letter(&mut two, fence(1, 1), "dead:x", &letter),
+    );
+    assert_eq!((first.unwrap(), second.unwrap()), (Done, Gone));
+    assert_eq!((b.ids("dead:x").len(), b.held_by(1)), (1, None));
+}
+
+#[tokio::test]
+async fn two_redrives_at_once_send_a_letter_back_once() {
+    let b = Bench::empty().await;
+    b.run("XADD dead:x 5-0 event {}");
+    let (mut one, mut two) = (b.redis.clone(), b.redis.clone());
+    let (letter, again) = (EntryId { ms: 5, seq: 0 }, fields(&[("event", "{}")]));
+    let (first, second) = tokio::join!(
+        redrive(&mut one, "dead:x", "redrive:x", letter, &again),
+        redrive(&mut two, "dead:x", "redrive:x", letter, &again),
+    );
+    assert_eq!((first.unwrap(), second.unwrap()), (true, false));
+    assert_eq!((b.ids("dead:x").len(), b.ids("redrive:x").len()), (0, 1));
 }

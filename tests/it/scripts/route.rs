@@ -285,3 +285,14 @@ async fn a_letter_with_too_many_fields_stops_the_batch_before_anything_is_writte
     assert!(b.try_route(&batch).await.is_err());
     assert_eq!(b.snapshot(), before);
 }
+
+/// New work makes Redis grow: what is left of its memory is for settling.
+#[tokio::test]
+async fn nothing_is_routed_when_redis_is_full() {
+    let mut b = Bench::inbox(1).await;
+    b.run("CONFIG SET maxmemory 1");
+    let before = b.snapshot();
+    let error = b.try_route(&[(fence(1, 1), append("e1", "c"))]).await;
+    assert_eq!(error.unwrap_err().code(), Some("OOM"));
+    assert_eq!(b.snapshot(), before);
+}

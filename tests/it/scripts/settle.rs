@@ -286,3 +286,30 @@ async fn a_fenced_settle_changes_no_byte() {
         assert_eq!(b.snapshot(), before, "{what}");
     }
 }
+
+/// Only settling makes room.
+#[tokio::test]
+async fn settling_works_when_redis_is_full() {
+    let mut b = Bench::pending(6).await;
+    b.give(OTHER, LEASE, [6]);
+    b.run("CONFIG SET maxmemory 1");
+    let (me, redis) = (&b.me, &mut b.redis);
+    let mut answers = me.ack(redis, &[(fence(1, 1), false)]).await.unwrap();
+    answers.extend(
+        me.retry_later(redis, LEASE, &[parked(2, 1, 50, "[1]")])
+            .await
+            .unwrap(),
+    );
+    answers.extend(me.release(redis, &[(fence(3, 1), None)]).await.unwrap());
+    answers.extend(me.renew(redis, &[fence(4, 1)]).await.unwrap());
+    answers.push(me.mark_started(redis, fence(4, 1), 1).await.unwrap());
+    let letter = fields(&[("id", "e")]);
+    answers.push(
+        me.dead_letter(redis, fence(5, 1), "dead:x", &letter)
+            .await
+            .unwrap(),
+    );
+    assert_eq!(answers, [Done; 6]);
+    let back = me.reclaim(redis, Scope::All, LEASE, 9).await.unwrap();
+    assert_eq!(back.claimed.len(), 2, "the released and the abandoned");
+}
