@@ -32,7 +32,7 @@ pub enum StoreError {
     )]
     Url(String),
     /// Redis could not be reached, or answered with an error.
-    #[error("Redis at {server}: {cause}")]
+    #[error("Redis at {server}: {cause}{}", advice(.cause))]
     Redis {
         /// The server, without credentials.
         server: String,
@@ -55,6 +55,16 @@ pub enum StoreError {
         /// What speaks against it.
         reasons: Vec<Finding>,
     },
+}
+
+/// What helps, where the client library's text does not say it.
+fn advice(cause: &RedisError) -> &'static str {
+    match cause.kind() {
+        redis::ErrorKind::AuthenticationFailed => {
+            ". The user or the password in the Redis URL is not accepted; if it was changed, restart this process with the new one"
+        }
+        _ => "",
+    }
 }
 
 fn texts(reasons: &[Finding]) -> String {
@@ -149,7 +159,8 @@ impl Redis {
         Link {
             redis: self.clone(),
             state: Arc::default(),
-            epoch: Arc::new(AtomicU64::new(0)),
+            epoch: Arc::default(),
+            proven: Arc::default(),
         }
     }
 }
@@ -185,12 +196,41 @@ pub struct Link {
     redis: Redis,
     state: Arc<Mutex<LinkState>>,
     epoch: Arc<AtomicU64>,
+    /// The newest connection on which anything was answered.
+    proven: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
 struct LinkState {
     connection: Option<MultiplexedConnection>,
-    failed: Option<(Instant, RedisError)>,
+    failed: Option<Failed>,
+}
+
+/// A connection that could not be built, or was useless from the start.
+struct Failed {
+    at: Instant,
+    cause: RedisError,
+    in_a_row: u32,
+    /// No attempt before. The users of a link back off each on their own: a hundred deliveries
+    /// that wait to be settled would be a hundred attempts at a time.
+    next: Instant,
+}
+
+/// A failure this long after the one before is none of the same outage.
+const CALM: Duration = Duration::from_secs(10);
+
+impl LinkState {
+    fn fail(&mut self, cause: RedisError) {
+        let at = Instant::now();
+        let before = self.failed.as_ref().filter(|f| at - f.at < CALM);
+        let in_a_row = before.map_or(0, |f| f.in_a_row).saturating_add(1);
+        self.failed = Some(Failed {
+            at,
+            cause,
+            in_a_row,
+            next: at + RECONNECT.delay(in_a_row),
+        });
+    }
 }
 
 impl Link {
@@ -228,18 +268,24 @@ impl Link {
         self.exchange(connection, epoch, exchange).await.map(Some)
     }
 
+    /// The next exchange builds a connection of its own; those under way keep theirs.
+    pub async fn replace(&self) {
+        self.state.lock().await.connection = None;
+    }
+
     async fn connect(&self) -> Result<(MultiplexedConnection, u64), StoreError> {
         let asked = Instant::now();
         let mut state = self.state.lock().await;
         if let Some(connection) = &state.connection {
             return Ok((connection.clone(), self.epoch()));
         }
-        // Who waited in line while an attempt failed shares its failure: otherwise the last of
-        // n would wait for n time-outs.
-        if let Some((at, cause)) = &state.failed
-            && *at >= asked
-        {
-            return Err(self.redis.error(cause.clone()));
+        if let Some(failed) = &state.failed {
+            // Who waited in line while an attempt failed shares its failure: otherwise the last
+            // of n would wait for n time-outs.
+            if failed.at >= asked {
+                return Err(self.redis.error(failed.cause.clone()));
+            }
+            tokio::time::sleep_until(failed.next).await;
         }
         match self.redis.dedicated(Duration::ZERO).await {
             Ok(fresh) => {
@@ -247,7 +293,9 @@ impl Link {
                 Ok((fresh, self.epoch.fetch_add(1, Ordering::Relaxed) + 1))
             }
             Err(error) => {
-                state.failed = error.redis().cloned().map(|cause| (Instant::now(), cause));
+                if let Some(cause) = error.redis() {
+                    state.fail(cause.clone());
+                }
                 Err(error)
             }
         }
@@ -264,12 +312,20 @@ impl Link {
         Fut: Future<Output = Result<T, RedisError>>,
     {
         match exchange(connection).await {
-            Ok(answer) => Ok(answer),
+            Ok(answer) => {
+                self.proven.store(epoch, Ordering::Relaxed);
+                Ok(answer)
+            }
             Err(cause) => {
                 if loses_connection(&cause) {
                     let mut state = self.state.lock().await;
-                    if self.epoch() == epoch {
-                        state.connection = None;
+                    if self.epoch() == epoch && state.connection.take().is_some() {
+                        // One that worked and broke is replaced at once. One that never did, or
+                        // whose server is the wrong one, may be followed by many of its kind.
+                        let worked = self.proven.load(Ordering::Relaxed) == epoch;
+                        if !(worked && cause.is_io_error()) {
+                            state.fail(cause.clone());
+                        }
                     }
                 }
                 Err(self.redis.error(cause))

@@ -76,15 +76,21 @@ impl Reader {
                 }
             }
         };
-        let entries = match reply.and_then(|value| Ok(read_streams(value)?)) {
-            Ok(entries) => entries,
-            Err(cause) => {
-                let cause = name_wrong_type(&self.link, cause, streams, "stream").await;
-                return Err(redis.error(cause));
+        match reply.and_then(|value| Ok(read_streams(value)?)) {
+            Ok(entries) => {
+                self.open = Some((connection, client));
+                Ok(entries)
             }
-        };
-        self.open = Some((connection, client));
-        Ok(entries)
+            Err(cause) => {
+                // What swallowed this connection in silence may have swallowed the other: who
+                // uses it next need not wait for a time-out as well.
+                if cause.is_timeout() {
+                    self.link.replace().await;
+                }
+                let cause = name_wrong_type(&self.link, cause, streams, "stream").await;
+                Err(redis.error(cause))
+            }
+        }
     }
 
     async fn connect(&self) -> Result<(MultiplexedConnection, i64), StoreError> {

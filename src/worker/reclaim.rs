@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::RedisError;
 use tokio::time::Instant;
 
 use super::core::{Core, Source};
@@ -64,6 +65,11 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>, after_outage: bool) {
     }
 }
 
+fn is_of_one_stream(error: &StoreError) -> bool {
+    let code = error.redis().and_then(RedisError::code);
+    matches!(code, Some("NOGROUP" | "WRONGTYPE"))
+}
+
 impl<H: Handler> Core<H> {
     /// Claims what is due on all streams in turn, until there is nothing more.
     async fn reclaim_all(self: &Arc<Self>, grace: &mut Grace) {
@@ -78,20 +84,29 @@ impl<H: Handler> Core<H> {
                 match self.reclaim(source, grace).await {
                     Ok(Some(more)) => found |= more,
                     Ok(None) => {
-                        let until = Instant::now() + self.lease / 3;
-                        *grace = Grace {
-                            epoch: self.link.epoch(),
-                            until,
-                            clock: None,
-                        };
+                        *grace = self.grace();
                         return;
                     }
-                    // The other streams may be well.
                     Err(error) => {
                         tracing::warn!(%error, stream = &*source.name, "cannot reclaim; trying again");
+                        // The other streams may be well; but a server that refuses us (BUSY,
+                        // LOADING, NOPERM) refuses the living their renewals.
+                        if !is_of_one_stream(&error) {
+                            *grace = self.grace();
+                            return;
+                        }
                     }
                 }
             }
+        }
+    }
+
+    /// The time that the living have for renewing, from now on.
+    fn grace(&self) -> Grace {
+        Grace {
+            epoch: self.link.epoch(),
+            until: Instant::now() + self.lease / 3,
+            clock: None,
         }
     }
 

@@ -36,14 +36,18 @@ pub(crate) fn spawn(
 }
 
 async fn run(redis: Redis, held: Held, lease: Duration) {
-    let mut connection: Option<MultiplexedConnection> = None;
+    // Opened before it is needed: no lease is to be lost because the password has changed since,
+    // or because Redis takes no more clients. What goes wrong now is met again below.
+    let mut connection = redis.dedicated(Duration::ZERO).await.ok();
     let mut failures = 0;
     loop {
-        let after_outage = failures > 0;
+        let (after_outage, began) = (failures > 0, Instant::now());
         match renew(&redis, &mut connection, &held, lease, after_outage).await {
             Ok(()) => {
                 failures = 0;
-                tokio::time::sleep(lease / 6).await;
+                // Paced from start to start: while an answer was held up (a frozen or paused
+                // Redis) the leases of what was too young to be asked for ran out as well.
+                tokio::time::sleep_until(began + lease / 6).await;
             }
             Err(error) => {
                 tracing::warn!(%error, failures, "cannot renew leases; trying again");

@@ -65,6 +65,12 @@ pub struct Counts {
     pub unanswered: AtomicU64,
 }
 
+impl Counts {
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::SeqCst)
+    }
+}
+
 impl Loading {
     pub fn start(load: Load, url: String, published: Arc<Mutex<Vec<Published>>>) -> Self {
         let done = Arc::new(AtomicBool::new(false));
@@ -171,7 +177,8 @@ impl WayIn {
         let connection = match &mut self.connection {
             Some(open) => open,
             none => {
-                let new = redis::Client::open(self.url.as_str())?.get_connection()?;
+                let new = redis::Client::open(self.url.as_str())?
+                    .get_connection_with_timeout(Duration::from_secs(1))?;
                 new.set_read_timeout(Some(Duration::from_secs(1)))?;
                 none.insert(new)
             }

@@ -16,8 +16,15 @@
 mod support;
 
 mod crew;
+mod dataset;
+mod figures;
 mod load;
+mod network;
+mod partition;
 mod processes;
+mod redis_answers;
+mod redis_state;
+mod rights;
 mod run;
 mod table;
 mod work;
@@ -52,11 +59,20 @@ const SHORT_LIMIT: Duration = Duration::from_secs(150);
 const FULL_LIMIT: Duration = Duration::from_secs(900);
 
 fn catalogue() -> Vec<Fault> {
-    [processes::FAULTS, work::FAULTS]
-        .into_iter()
-        .flatten()
-        .map(|f| Fault { ..*f })
-        .collect()
+    [
+        processes::FAULTS,
+        work::FAULTS,
+        network::FAULTS,
+        partition::FAULTS,
+        redis_state::FAULTS,
+        redis_answers::FAULTS,
+        dataset::FAULTS,
+        rights::FAULTS,
+    ]
+    .into_iter()
+    .flatten()
+    .map(|f| Fault { ..*f })
+    .collect()
 }
 
 fn main() -> ExitCode {

@@ -141,6 +141,13 @@ impl Run {
         command
     }
 
+    /// A router or a worker that reaches Redis by a way of its own.
+    pub fn hire_at(&self, role: &str, name: &str, url: &str) {
+        let mut command = self.command(role, name);
+        go_by(&mut command, url);
+        self.hire(name, None, command);
+    }
+
     /// A member of the crew that runs this command.
     pub fn hire(&self, member: &str, failpoint: Option<&str>, command: Command) {
         let log = self.fleet.dir.path().join(format!("{member}.log"));
@@ -196,6 +203,11 @@ impl Run {
         self.notes.insert(name.to_owned(), value.to_string());
     }
 
+    /// What was promised so far is void: somebody threw the dataset away.
+    pub fn forget(&self) {
+        self.published.lock().unwrap().clear();
+    }
+
     /// This fault may well end an event for this reason.
     pub fn may_die(&mut self, reason: &'static str) {
         self.may_die.push(reason);
@@ -238,18 +250,21 @@ impl Run {
         }
     }
 
+    /// Along the way of an event, so that one that moves on meanwhile is not missed.
     fn facts(&self) -> Facts {
         let mut facts = Facts::default();
+        self.add_inbox(&mut facts.owed);
         for subscriber in ["probe-service", "other-service"] {
-            self.add_effects(subscriber, &mut facts);
             for stream in ["test-events", "more-events"] {
                 self.add_owed(stream, subscriber, &mut facts.owed);
             }
         }
+        for subscriber in ["probe-service", "other-service"] {
+            self.add_effects(subscriber, &mut facts);
+        }
         for subscriber in ["probe-service", "other-service", "router"] {
             self.add_dead(subscriber, &mut facts.dead);
         }
-        self.add_inbox(&mut facts.owed);
         let witness = std::fs::read_to_string(self.witness()).unwrap_or_default();
         facts.witnessed = witness.lines().filter_map(parse_witness).collect();
         facts
@@ -343,8 +358,15 @@ fn parse_witness(line: &str) -> Option<Witnessed> {
     })
 }
 
+/// Lets a process reach Redis by this way.
+pub fn go_by(command: &mut Command, url: &str) {
+    command
+        .env("STREAMFLEET_REDIS_URL", url)
+        .env("PROBE_URL", url);
+}
+
 /// The same program with the same arguments and environment: a `Command` starts only once.
-fn copy(command: &Command) -> Command {
+pub fn copy(command: &Command) -> Command {
     let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());
     for (name, value) in command.get_envs() {

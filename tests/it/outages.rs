@@ -4,7 +4,7 @@ use redis::Commands;
 use serde_json::json;
 
 use crate::support::fleet::id;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Lost, Proxy};
 use crate::support::{Fleet, event, eventually};
 
 /// I1, I8: Redis killed and restarted under load, with everything it had promised on disk.
@@ -48,7 +48,7 @@ fn a_lost_answer_repeats_no_effect() {
     });
     for _ in 0..3 {
         // The next commit reaches Redis, its answer does not reach the worker.
-        proxy.swallow_next_commit_answer();
+        proxy.lose_next(Lost::Answer, "commit");
         let event = event(json!({}));
         fleet.publish(std::slice::from_ref(&event));
         eventually("it is handled", || {
@@ -56,7 +56,7 @@ fn a_lost_answer_repeats_no_effect() {
         });
         fleet.drained();
     }
-    assert_eq!(proxy.cuts(), 3, "the fault struck");
+    assert_eq!(proxy.struck(), 3, "the fault struck");
     assert!(
         fleet
             .handled("probe-service")

@@ -4,6 +4,7 @@
 -- Answers per delivery: HELD (done), GONE, FENCED.
 must_be(KEYS[1], 'stream')
 must_be(KEYS[2], 'hash')
+must_be_able(KEYS[1], 'HDEL', 'XACK', 'XDEL')
 local answers, held, troubled = {}, {}, {}
 for i = 4, #ARGV, 3 do
   local id = ARGV[i]

@@ -19,6 +19,7 @@ local state = fence(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 if state ~= 'HELD' then return {state} end
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'stream')
+must_be_able(KEYS[1], 'XADD', 'HDEL', 'XACK', 'XDEL')
 
 local function version_of(key)
   local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
@@ -70,6 +71,7 @@ for _ = 1, tonumber(take()) do
   end
   for i = 1, count do args[i] = take() end
   effects[#effects + 1] = {name, key, args}
+  if name == 'NEWER' then must_be_able(key, 'HMGET', 'HSET') else must_be_able(key, name) end
   local after = known[key] or {fields = {}}
   known[key] = after
   local kind = TYPES[name]

@@ -7,6 +7,7 @@ local state = fence(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 if state ~= 'HELD' then return state end
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'stream')
+must_be_able(KEYS[1], 'XADD', 'HDEL', 'XACK', 'XDEL')
 redis.call('XADD', KEYS[3], '*', unpack(ARGV, 6))
 forget(KEYS[2], ARGV[3])
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])

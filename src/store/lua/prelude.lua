@@ -17,6 +17,16 @@ local function must_be(key, kind)
   end
 end
 
+-- Stops the script, before anything was written, unless its user may run these commands: an ACL
+-- that lacks one of them would stop it half-way, and its repetitions would do that half again.
+local function must_be_able(key, ...)
+  for _, command in ipairs({...}) do
+    if not redis.acl_check_cmd(command, key) then
+      error({err = 'NOPERM this user may not run ' .. command .. ' on ' .. key .. ': grant it with ACL SETUSER'})
+    end
+  end
+end
+
 local function forget(attempts, id)
   redis.call('HDEL', attempts, id, id .. ':starts', id .. ':due')
 end

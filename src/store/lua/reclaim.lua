@@ -25,6 +25,7 @@ end
 if #due == 0 then return {{}, {}, 0, now, '0'} end
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
+must_be_able(KEYS[1], 'XAUTOCLAIM', 'XCLAIM', 'HMGET', 'HDEL', 'HINCRBY')
 local claimed, lost, parked_again = {}, {}, 0
 local owners = {}
 for _, pending in ipairs(due) do owners[pending[1]] = pending[2] end

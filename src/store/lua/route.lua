@@ -11,6 +11,7 @@ local group, consumer, buckets = ARGV[1], ARGV[2], tonumber(ARGV[3])
 must_be(dead, 'stream')
 must_be(stats, 'hash')
 must_be(attempts, 'hash')
+must_be_able(inbox, 'XADD', 'HMGET', 'HSET', 'PTTL', 'PEXPIRE', 'XACK', 'XDEL', 'HDEL', 'HINCRBY')
 for i = 5, #KEYS do must_be(KEYS[i], i <= 4 + buckets and 'hash' or 'stream') end
 
 -- The fence of the whole batch in one command: what this router holds between first and last.

@@ -6,6 +6,7 @@
 must_be(KEYS[1], 'stream')
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
+must_be_able(KEYS[1], 'XCLAIM', 'HSETNX', 'HDEL', 'HINCRBY')
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], ARGV[2])
 for _, entry in ipairs(pending) do
   local id = entry[1]
