@@ -15,8 +15,10 @@
 #[allow(dead_code, reason = "other suites use the rest")]
 mod support;
 
+mod aof;
 mod crew;
 mod load;
+mod power;
 mod processes;
 mod run;
 mod table;
@@ -51,7 +53,7 @@ const SHORT_LIMIT: Duration = Duration::from_secs(150);
 const FULL_LIMIT: Duration = Duration::from_secs(900);
 
 fn catalogue() -> Vec<Fault> {
-    [processes::FAULTS]
+    [processes::FAULTS, power::FAULTS]
         .into_iter()
         .flatten()
         .map(|f| Fault { ..*f })

@@ -67,6 +67,10 @@ pub struct Run {
     found: usize,
     notes: BTreeMap<String, String>,
     may_die: Vec<&'static str>,
+    /// Accepted events that the server has forgotten, as its durability mode allows.
+    forgotten: BTreeSet<String>,
+    /// Environment of the processes that are hired from now on.
+    pub environment: Vec<(String, String)>,
     begun: Instant,
 }
 
@@ -88,6 +92,8 @@ impl Run {
             found: 0,
             notes: BTreeMap::new(),
             may_die: Vec::new(),
+            forgotten: BTreeSet::new(),
+            environment: Vec::new(),
             begun: Instant::now(),
         }
     }
@@ -121,13 +127,14 @@ impl Run {
         command
             .env("STREAMFLEET_REDIS_URL", &self.url)
             .env("PROBE_WITNESS", self.witness())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env_remove("FAULT");
         let log = self.fleet.dir.path().join(format!("{name}.log"));
         self.crew.hire(name, log, failpoint, move || copy(&command));
     }
 
     /// The file in which the workers' witness writes.
-    fn witness(&self) -> PathBuf {
+    pub fn witness(&self) -> PathBuf {
         self.fleet.dir.path().join("witness")
     }
 
@@ -145,6 +152,21 @@ impl Run {
     pub fn accepted(&self) -> usize {
         let published = self.published.lock().unwrap();
         published.iter().filter(|e| e.accepted_ms.is_some()).count()
+    }
+
+    /// Everything published so far.
+    pub fn published(&self) -> Vec<Published> {
+        self.published.lock().unwrap().clone()
+    }
+
+    /// Answers also for what was published to this data before.
+    pub fn inherit(&self, published: impl IntoIterator<Item = Published>) {
+        self.published.lock().unwrap().extend(published);
+    }
+
+    /// The server has forgotten these accepted events, as its durability mode allows.
+    pub fn forget(&mut self, events: impl IntoIterator<Item = String>) {
+        self.forgotten.extend(events);
     }
 
     /// Strikes once: from the end of it on, recovery is counted.
@@ -181,7 +203,8 @@ impl Run {
     pub fn finish(self) -> Report {
         self.settle();
         let published = self.published.lock().unwrap().clone();
-        let facts = self.facts();
+        let mut facts = self.facts();
+        facts.forgotten.clone_from(&self.forgotten);
         let account = Account::draw_up(&published, &facts, &self.strikes, &self.may_die);
         if !account.violations.is_empty() {
             eprintln!("{}", self.crew.last_words());

@@ -12,6 +12,8 @@ use super::eventually;
 pub struct Server {
     pub dir: TempDir,
     child: Mutex<Option<Child>>,
+    /// Words before `redis-server`: what starts it in surroundings of its own.
+    prefix: Vec<String>,
     args: Vec<String>,
 }
 
@@ -23,17 +25,25 @@ impl Server {
 
     /// Starts one with further settings.
     pub fn with(args: &[&str]) -> Self {
+        let server = Self::prepare(&[], args);
+        server.run();
+        server
+    }
+
+    /// A folder for one that is not started yet; `run` starts it. `prefix`: the program, with its
+    /// arguments, that becomes `redis-server` (`env`, `nsenter`).
+    pub fn prepare(prefix: &[&str], args: &[&str]) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("streamfleet-test-")
             .tempdir()
             .unwrap();
-        let server = Self {
+        let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
+        Self {
             dir,
             child: Mutex::new(None),
-            args: args.iter().map(|a| (*a).to_owned()).collect(),
-        };
-        server.run();
-        server
+            prefix: owned(prefix),
+            args: owned(args),
+        }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -46,7 +56,13 @@ impl Server {
 
     /// Starts the process (again) and waits until it answers.
     pub fn run(&self) {
-        let mut command = Command::new("redis-server");
+        let mut words = self
+            .prefix
+            .iter()
+            .map(String::as_str)
+            .chain(["redis-server"]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
         command
             .arg("--port")
             .arg("0")
