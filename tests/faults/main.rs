@@ -17,6 +17,8 @@ mod support;
 
 mod aof;
 mod crew;
+mod failover;
+mod front;
 mod load;
 mod power;
 mod processes;
@@ -53,7 +55,7 @@ const SHORT_LIMIT: Duration = Duration::from_secs(150);
 const FULL_LIMIT: Duration = Duration::from_secs(900);
 
 fn catalogue() -> Vec<Fault> {
-    [processes::FAULTS, power::FAULTS]
+    [processes::FAULTS, power::FAULTS, failover::FAULTS]
         .into_iter()
         .flatten()
         .map(|f| Fault { ..*f })
