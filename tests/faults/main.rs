@@ -17,6 +17,7 @@ mod support;
 
 mod aof;
 mod crew;
+mod disk;
 mod failover;
 mod front;
 mod load;
@@ -55,11 +56,16 @@ const SHORT_LIMIT: Duration = Duration::from_secs(150);
 const FULL_LIMIT: Duration = Duration::from_secs(900);
 
 fn catalogue() -> Vec<Fault> {
-    [processes::FAULTS, power::FAULTS, failover::FAULTS]
-        .into_iter()
-        .flatten()
-        .map(|f| Fault { ..*f })
-        .collect()
+    [
+        processes::FAULTS,
+        power::FAULTS,
+        failover::FAULTS,
+        disk::FAULTS,
+    ]
+    .into_iter()
+    .flatten()
+    .map(|f| Fault { ..*f })
+    .collect()
 }
 
 fn main() -> ExitCode {

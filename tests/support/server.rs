@@ -95,6 +95,14 @@ impl Server {
         }
     }
 
+    /// Whether the process that was started has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        let mut child = self.child.lock().unwrap();
+        child
+            .as_mut()
+            .is_some_and(|c| c.try_wait().unwrap().is_some())
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.lock().unwrap().as_ref().unwrap().id()
     }
