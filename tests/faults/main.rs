@@ -25,6 +25,7 @@ mod power;
 mod processes;
 mod run;
 mod table;
+mod torn;
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -61,6 +62,7 @@ fn catalogue() -> Vec<Fault> {
         power::FAULTS,
         failover::FAULTS,
         disk::FAULTS,
+        torn::FAULTS,
     ]
     .into_iter()
     .flatten()

@@ -56,6 +56,16 @@ impl Server {
 
     /// Starts the process (again) and waits until it answers.
     pub fn run(&self) {
+        self.spawn();
+        let client = redis::Client::open(self.url()).unwrap();
+        eventually("redis-server answers", || {
+            let mut connection = client.get_connection().ok()?;
+            redis::cmd("PING").exec(&mut connection).ok()
+        });
+    }
+
+    /// Starts the process (again).
+    pub fn spawn(&self) {
         let mut words = self
             .prefix
             .iter()
@@ -80,11 +90,6 @@ impl Server {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.expect("redis-server is needed: apt-get install redis-server");
         *self.child.lock().unwrap() = Some(child);
-        let client = redis::Client::open(self.url()).unwrap();
-        eventually("redis-server answers", || {
-            let mut connection = client.get_connection().ok()?;
-            redis::cmd("PING").exec(&mut connection).ok()
-        });
     }
 
     /// kill -9.
