@@ -16,12 +16,14 @@
 mod support;
 
 mod aof;
+mod clock;
 mod crew;
 mod disk;
 mod failover;
 mod front;
 mod load;
 mod power;
+mod preload;
 mod processes;
 mod run;
 mod table;
@@ -63,6 +65,7 @@ fn catalogue() -> Vec<Fault> {
         failover::FAULTS,
         disk::FAULTS,
         torn::FAULTS,
+        clock::FAULTS,
     ]
     .into_iter()
     .flatten()

@@ -7,12 +7,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::aof;
 use crate::load::{Load, now_ms};
+use crate::preload;
 use crate::run::{Report, Run};
 use crate::support::Server;
 use crate::{CannotInject, Fault};
@@ -66,7 +66,10 @@ const SYNC_US: u64 = 5_000;
 fn power_loss(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
     let tools = tempfile::tempdir().unwrap();
     let record = tools.path().join("record");
-    let preload = format!("LD_PRELOAD={}", build(tools.path())?.display());
+    let preload = format!(
+        "LD_PRELOAD={}",
+        preload::build("power_loss", tools.path())?.display()
+    );
     let recording = format!("POWER_LOSS_RECORD={}", record.display());
     let delay = format!("POWER_LOSS_FSYNC_US={SYNC_US}");
     let server = Server::prepare(
@@ -105,25 +108,6 @@ fn write_back(run: &Run, record: &Path) {
     let file = aof::appended(run.fleet.dir.path()).pop().unwrap();
     let length = std::fs::metadata(file).unwrap().len();
     std::fs::write(record, format!("{length:020}")).unwrap();
-}
-
-/// Builds the library that is preloaded.
-fn build(folder: &Path) -> Result<PathBuf, CannotInject> {
-    let library = folder.join("power_loss.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/power_loss.c");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-        .arg(&library)
-        .arg(source)
-        .args(["-ldl"])
-        .output();
-    match built {
-        Ok(output) if output.status.success() => Ok(library),
-        Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => Err(CannotInject(format!(
-            "cc: {error} (a C compiler is needed: apt-get install gcc)"
-        ))),
-    }
 }
 
 /// What the cuts cost.

@@ -186,6 +186,12 @@ impl Run {
         self.notes.insert(name.to_owned(), value.to_string());
     }
 
+    /// The same for the largest of several values.
+    pub fn note_most(&mut self, name: &str, value: u64) {
+        let before = self.notes.get(name).map_or(0, |text| text.parse().unwrap());
+        self.note(name, value.max(before));
+    }
+
     /// This fault may well end an event for this reason.
     pub fn may_die(&mut self, reason: &'static str) {
         self.may_die.push(reason);
@@ -229,7 +235,8 @@ impl Run {
         }
     }
 
-    fn facts(&self) -> Facts {
+    /// What stands in Redis now, and what the witness saw.
+    pub fn facts(&self) -> Facts {
         let mut facts = Facts::default();
         for subscriber in ["probe-service", "other-service"] {
             self.add_effects(subscriber, &mut facts);

@@ -1,0 +1,131 @@
+//! A clock is set: an hour back, an hour forward, of Redis or of the fleet's processes. Idle
+//! times, leases and due times are measured with the clock of Redis, so they are off by then.
+//! What was under way must still end, and not an hour later.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::load::Load;
+use crate::run::{Report, Run};
+use crate::support::{Server, eventually};
+use crate::{CannotInject, Fault, preload};
+
+pub const FAULTS: &[Fault] = &[
+    Fault {
+        name: "clock-redis",
+        about: "the clock of Redis set an hour back and forward",
+        short: true,
+        run: |full| moved(full, Whose::Redis),
+    },
+    Fault {
+        name: "clock-fleet",
+        about: "the clock of routers and workers set an hour back and forward",
+        short: true,
+        run: |full| moved(full, Whose::Fleet),
+    },
+];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Whose {
+    Redis,
+    Fleet,
+}
+
+const HOUR: i64 = 3_600;
+/// Where the clock is moved to, in seconds from the right time, and what that is.
+const MOVES: [(i64, &str); 4] = [
+    (-HOUR, "back"),
+    (0, "forward"),
+    (HOUR, "forward"),
+    (0, "back"),
+];
+
+fn moved(full: bool, whose: Whose) -> Result<Report, CannotInject> {
+    let tools = tempfile::tempdir().unwrap();
+    let offset = tools.path().join("offset");
+    let set = |seconds: i64| std::fs::write(&offset, (seconds * 1_000_000).to_ne_bytes()).unwrap();
+    set(0);
+    let library = preload::build("clock", tools.path())?.display().to_string();
+    let environment = [
+        ("LD_PRELOAD".to_owned(), library),
+        ("CLOCK_OFFSET".to_owned(), offset.display().to_string()),
+    ];
+    let words: Vec<String> = environment
+        .iter()
+        .map(|(n, v)| format!("{n}={v}"))
+        .collect();
+    let prefix = ["env", &words[0], &words[1]];
+    let server = Server::prepare(if whose == Whose::Redis { &prefix } else { &[] }, &[]);
+    server.run();
+    let mut run = Run::on(server, full);
+    if whose == Whose::Fleet {
+        run.environment.extend(environment);
+    }
+    run.start();
+    let load = run.load(Load {
+        ms: |_| 20,
+        ..Load::of(usize::MAX, 100)
+    });
+    for round in 0..run.pick(1, 3) {
+        for (n, (seconds, direction)) in MOVES.into_iter().enumerate() {
+            // One who will never come back leaves what it had to whoever finds it idle.
+            let gone = format!("gone{round}-{n}");
+            run.hire_worker("probe-service", &gone);
+            run.crew.says(&gone, "worker started");
+            std::thread::sleep(Duration::from_millis(300));
+            run.crew.leave_dead(&gone);
+            run.crew.kill(&gone);
+            let newest = newest(&run);
+            set(seconds);
+            run.struck(1);
+            let owed = accepted(&run);
+            let moved = Instant::now();
+            eventually("what was owed when the clock was set is settled", || {
+                is_settled(&run, &owed).then_some(())
+            });
+            let ms = moved.elapsed().as_millis();
+            run.note_most(
+                &format!("ms until what was owed was settled, {direction}"),
+                ms as u64,
+            );
+            let later = eventually("something new is routed", || {
+                Some(self::newest(&run)).filter(|later| *later > newest)
+            });
+            assert!(later > newest, "IDs only grow");
+        }
+    }
+    load.stop();
+    Ok(run.finish())
+}
+
+/// The newest ID of the stream, as a pair that compares.
+fn newest(run: &Run) -> (u64, u64) {
+    let info: redis::streams::StreamInfoStreamReply = run.fleet.cli("XINFO STREAM test-events");
+    let (ms, sequence) = info.last_generated_id.split_once('-').unwrap();
+    (ms.parse().unwrap(), sequence.parse().unwrap())
+}
+
+fn accepted(run: &Run) -> Vec<String> {
+    let published = run.published().into_iter();
+    published
+        .filter(|e| e.accepted_ms.is_some())
+        .map(|e| e.id)
+        .collect()
+}
+
+/// Whether both subscribers are done with these events.
+fn is_settled(run: &Run, events: &[String]) -> bool {
+    let facts = run.facts();
+    let handled = facts
+        .handled
+        .iter()
+        .map(|h| (h.subscriber.as_str(), h.id.as_str()));
+    let dead = facts
+        .dead
+        .iter()
+        .map(|d| (d.subscriber.as_str(), d.id.as_str()));
+    let settled: BTreeSet<_> = handled.chain(dead).collect();
+    ["probe-service", "other-service"]
+        .iter()
+        .all(|who| events.iter().all(|id| settled.contains(&(*who, id))))
+}
