@@ -23,7 +23,6 @@ mod failover;
 mod front;
 mod load;
 mod power;
-mod preload;
 mod processes;
 mod run;
 mod table;

@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::aof;
 use crate::load::{Load, now_ms};
-use crate::preload;
 use crate::run::{Report, Run};
-use crate::support::Server;
+use crate::support::{Server, preload};
 use crate::{CannotInject, Fault};
 
 pub const FAULTS: &[Fault] = &[
@@ -66,10 +65,8 @@ const SYNC_US: u64 = 5_000;
 fn power_loss(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
     let tools = tempfile::tempdir().unwrap();
     let record = tools.path().join("record");
-    let preload = format!(
-        "LD_PRELOAD={}",
-        preload::build("power_loss", tools.path())?.display()
-    );
+    let library = preload::build("power_loss", tools.path()).map_err(CannotInject)?;
+    let preload = format!("LD_PRELOAD={}", library.display());
     let recording = format!("POWER_LOSS_RECORD={}", record.display());
     let delay = format!("POWER_LOSS_FSYNC_US={SYNC_US}");
     let server = Server::prepare(

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod fleet;
 pub mod ledger;
+pub mod preload;
 pub mod probe;
 pub mod proxy;
 pub mod server;

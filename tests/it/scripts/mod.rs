@@ -43,7 +43,10 @@ impl Deref for Bench {
 
 impl Bench {
     async fn start(args: &[&str]) -> Self {
-        let server = Server::with(args);
+        Self::on(Server::with(args)).await
+    }
+
+    async fn on(server: Server) -> Self {
         let client = redis::Client::open(server.url()).unwrap();
         let redis = client.get_multiplexed_async_connection().await.unwrap();
         let me = Holder {
