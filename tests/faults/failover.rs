@@ -24,19 +24,19 @@ pub const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "failover-cut-off",
-        about: "the replica is cut off for 3 s, then promoted",
+        about: "a replica that was cut off for 5 s promoted",
         short: false,
         run: |full| failover(full, &CUT_OFF),
     },
     Fault {
         name: "failover-min-replicas",
-        about: "the same with min-replicas-to-write 1",
+        about: "a replica that was cut off for 5 s promoted, min-replicas-to-write 1",
         short: false,
         run: |full| failover(full, &MIN_REPLICAS),
     },
     Fault {
         name: "failover-wait",
-        about: "the same with a publisher that waits for a replica (WAIT 1)",
+        about: "a replica that was cut off for 5 s promoted, the publisher waits for it (WAIT 1)",
         short: false,
         run: |full| failover(full, &WAIT),
     },
@@ -56,8 +56,11 @@ struct Mode {
     cut_off: Duration,
     /// Replicas that the publisher waits for.
     wait_for: usize,
-    /// How long before the master's death it may have accepted what is then forgotten.
+    /// How long before the replica heard nothing more the master may have accepted what is then
+    /// forgotten, milliseconds.
     forgets_ms: u64,
+    /// How long after that moment it may still have accepted anything.
+    accepts_ms: u64,
 }
 
 const ASYNC: Mode = Mode {
@@ -66,10 +69,10 @@ const ASYNC: Mode = Mode {
     cut_off: Duration::ZERO,
     wait_for: 0,
     forgets_ms: 1_500,
+    accepts_ms: u64::MAX,
 };
 const CUT_OFF: Mode = Mode {
-    cut_off: Duration::from_secs(3),
-    forgets_ms: 4_500,
+    cut_off: Duration::from_secs(5),
     ..ASYNC
 };
 /// A replica counts as lagging 1 s after its last answer; it answers once a second, and the
@@ -81,12 +84,14 @@ const MIN_REPLICAS: Mode = Mode {
         "--min-replicas-max-lag",
         "1",
     ],
+    accepts_ms: 3_500,
     ..CUT_OFF
 };
 const WAIT: Mode = Mode {
     delay: Duration::from_millis(10),
     wait_for: 1,
     forgets_ms: 0,
+    accepts_ms: 0,
     ..CUT_OFF
 };
 
@@ -194,7 +199,7 @@ fn failover(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
         wait_for: mode.wait_for,
         ..Load::of(usize::MAX, 200)
     });
-    let mut ages_ms: Vec<u64> = Vec::new();
+    let (mut before_ms, mut after_ms) = (Vec::new(), Vec::new());
     let (mut rolled_back, mut away_ms, mut gone) = (0, Vec::new(), BTreeSet::new());
     for n in 0..run.pick(2, 10) {
         let before = run.accepted();
@@ -205,12 +210,13 @@ fn failover(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
         );
         let mut may_forget = Vec::new();
         (master, replica, wire) = run.strike(|run| {
-            if !mode.cut_off.is_zero() {
-                wire.cut();
-                std::thread::sleep(mode.cut_off);
+            if mode.cut_off.is_zero() {
+                master.server.kill();
             }
-            master.server.kill();
             wire.cut();
+            let silent_ms = now_ms();
+            std::thread::sleep(mode.cut_off);
+            master.server.kill();
             let (dead_ms, away) = (now_ms(), Instant::now());
             let known = replica.knows();
             for event in run.published() {
@@ -218,8 +224,12 @@ fn failover(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
                     continue;
                 };
                 if !known.contains(&event.id) && gone.insert(event.id.clone()) {
-                    ages_ms.push(dead_ms - at);
-                    if dead_ms - at <= mode.forgets_ms && mode.forgets_ms > 0 {
+                    let (before, after) =
+                        (silent_ms.saturating_sub(at), at.saturating_sub(silent_ms));
+                    before_ms.push(before);
+                    after_ms.push(after);
+                    if mode.forgets_ms > 0 && before <= mode.forgets_ms && after <= mode.accepts_ms
+                    {
                         may_forget.push(event.id);
                     }
                 }
@@ -248,10 +258,14 @@ fn failover(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
     run.note("replica cut off before, ms", mode.cut_off.as_millis());
     run.note("settings", mode.settings.join(" "));
     run.note("publisher waits for replicas", mode.wait_for);
-    run.note("accepted events lost", ages_ms.len());
+    run.note("accepted events lost", before_ms.len());
     run.note(
-        "oldest accepted event lost, ms before the master died",
-        max(&ages_ms),
+        "oldest accepted event lost, ms before the replica heard nothing more",
+        max(&before_ms),
+    );
+    run.note(
+        "newest accepted event lost, ms after the replica heard nothing more",
+        max(&after_ms),
     );
     run.note("commits rolled back, run again", rolled_back);
     run.note("events accepted", run.accepted());

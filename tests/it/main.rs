@@ -10,6 +10,7 @@
 )]
 
 #[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "other suites use the rest")]
 mod support;
 
 mod crashes;
