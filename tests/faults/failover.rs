@@ -197,7 +197,7 @@ fn failover(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
     run.start();
     let load = run.load(Load {
         wait_for: mode.wait_for,
-        ..Load::of(usize::MAX, 200)
+        ..Load::of(usize::MAX, 100)
     });
     let (mut before_ms, mut after_ms) = (Vec::new(), Vec::new());
     let (mut rolled_back, mut away_ms, mut gone) = (0, Vec::new(), BTreeSet::new());
