@@ -122,6 +122,15 @@ pub fn accepted(entries: &[Entry]) -> BTreeSet<String> {
         .collect()
 }
 
+/// When each commit was made, by the server's clock: what a handler appends to its log.
+pub fn commit_times(entries: &[Entry]) -> Vec<u64> {
+    let logged = entries
+        .iter()
+        .filter(|e| e.is("XADD", |key| key.ends_with(":log")));
+    let time = |entry: &Entry| entry.words[2].split('-').next()?.parse().ok();
+    logged.filter_map(time).collect()
+}
+
 /// How often each (subscriber's effects, event) was committed.
 pub fn committed(entries: &[Entry]) -> BTreeMap<(String, String), usize> {
     let mut times = BTreeMap::new();

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::load::Load;
+use crate::aof;
+use crate::forgotten::Forgotten;
+use crate::load::{Load, now_ms};
 use crate::run::{Report, Run};
 use crate::support::{Server, eventually};
 use crate::{CannotInject, Fault};
@@ -17,16 +19,32 @@ pub const FAULTS: &[Fault] = &[
         name: "disk-full-everysec",
         about: "the disk of the append-only file full, appendfsync everysec",
         short: true,
-        run: |full| disk_full(full, "everysec"),
+        run: |full| disk_full(full, "everysec", Then::Freed),
     },
     Fault {
         name: "disk-full-always",
         about: "the disk of the append-only file full, appendfsync always",
         short: true,
-        run: |full| disk_full(full, "always"),
+        run: |full| disk_full(full, "always", Then::Freed),
+    },
+    Fault {
+        name: "disk-full-killed",
+        about: "kill -9 of Redis while its disk is full, appendfsync everysec",
+        short: false,
+        run: |full| disk_full(full, "everysec", Then::Killed),
     },
 ];
 
+/// What happens to a server whose disk is full.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    Freed,
+    Killed,
+}
+
+/// What the server answered before it noticed stands in its memory alone: the last moments
+/// before the first write that failed.
+const FORGETS_MS: u64 = 1_000;
 /// Room for the append-only file of a whole run.
 const SIZE_MB: usize = 256;
 /// What is left of it when it is as good as full: the next moments of the load fill it.
@@ -117,7 +135,7 @@ impl Drop for Disk {
     }
 }
 
-fn disk_full(full: bool, appendfsync: &str) -> Result<Report, CannotInject> {
+fn disk_full(full: bool, appendfsync: &str, then: Then) -> Result<Report, CannotInject> {
     let place = tempfile::tempdir().unwrap();
     let disk = Disk::mount(&place.path().join("disk"))?;
     let entering = disk.entering();
@@ -127,21 +145,35 @@ fn disk_full(full: bool, appendfsync: &str) -> Result<Report, CannotInject> {
     server.run();
     let mut run = Run::on(server, full);
     run.start();
-    let load = run.load(Load::of(usize::MAX, 300));
+    let load = run.load(Load::of(usize::MAX, 100));
     let (mut ends, mut accepted_while_full, mut again_ms) = (0, 0, Vec::new());
+    let (mut gone, mut ages_ms) = (Forgotten::default(), Vec::new());
     for _ in 0..run.pick(2, 10) {
         std::thread::sleep(Duration::from_millis(500));
+        let mut may_forget = Vec::new();
         run.strike(|run| {
             disk.fill();
             let answer = eventually("the disk is full", || full_or_ended(&run.fleet.server));
+            let full_ms = now_ms();
             let before = run.accepted();
             std::thread::sleep(Duration::from_millis(700));
             accepted_while_full += run.accepted() - before;
+            if then == Then::Killed {
+                run.fleet.kill();
+                let written = aof::bytes(&disk.seen_from_outside(""));
+                let kept = aof::accepted(&aof::parse(&written));
+                for (id, at) in gone.find(run.published(), &kept, now_ms()) {
+                    let age = full_ms.saturating_sub(at);
+                    ages_ms.push(age);
+                    if at <= full_ms && age <= FORGETS_MS {
+                        may_forget.push(id);
+                    }
+                }
+            }
             disk.free();
             let (freed, before) = (Instant::now(), run.accepted());
-            if let Found::Ended = answer {
-                ends += 1;
-                run.fleet.kill();
+            ends += usize::from(answer == Found::Ended);
+            if run.fleet.has_ended() {
                 run.fleet.run();
             }
             eventually("it accepts again", || {
@@ -149,6 +181,7 @@ fn disk_full(full: bool, appendfsync: &str) -> Result<Report, CannotInject> {
             });
             again_ms.push(freed.elapsed().as_millis());
         });
+        run.forget(may_forget);
     }
     let counts = load.stop();
     run.note("appendfsync", appendfsync);
@@ -165,12 +198,20 @@ fn disk_full(full: bool, appendfsync: &str) -> Result<Report, CannotInject> {
         "ms from free space to accepting, most",
         again_ms.iter().max().unwrap(),
     );
+    if then == Then::Killed {
+        run.note("accepted events lost", ages_ms.len());
+        run.note(
+            "oldest accepted event lost, ms before writes were refused",
+            ages_ms.iter().max().unwrap_or(&0),
+        );
+    }
     let report = run.finish();
     drop(disk);
     Ok(report)
 }
 
 /// What a server does whose disk is full.
+#[derive(PartialEq)]
 enum Found {
     /// It answers, and refuses writes.
     Refuses,

@@ -9,6 +9,7 @@ use redis::Commands;
 use serde_json::Value;
 
 use crate::aof;
+use crate::forgotten::Forgotten;
 use crate::front::{Front, Wire};
 use crate::load::{Load, now_ms};
 use crate::run::{Report, Run};
@@ -200,7 +201,7 @@ fn failover(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
         ..Load::of(usize::MAX, 100)
     });
     let (mut before_ms, mut after_ms) = (Vec::new(), Vec::new());
-    let (mut rolled_back, mut away_ms, mut gone) = (0, Vec::new(), BTreeSet::new());
+    let (mut rolled_back, mut away_ms, mut gone) = (0, Vec::new(), Forgotten::default());
     for n in 0..run.pick(2, 10) {
         let before = run.accepted();
         std::thread::sleep(Duration::from_millis(1_000 + (n as u64 * 373) % 800));
@@ -219,19 +220,12 @@ fn failover(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
             master.server.kill();
             let (dead_ms, away) = (now_ms(), Instant::now());
             let known = replica.knows();
-            for event in run.published() {
-                let Some(at) = event.accepted_ms.filter(|&at| at <= dead_ms) else {
-                    continue;
-                };
-                if !known.contains(&event.id) && gone.insert(event.id.clone()) {
-                    let (before, after) =
-                        (silent_ms.saturating_sub(at), at.saturating_sub(silent_ms));
-                    before_ms.push(before);
-                    after_ms.push(after);
-                    if mode.forgets_ms > 0 && before <= mode.forgets_ms && after <= mode.accepts_ms
-                    {
-                        may_forget.push(event.id);
-                    }
+            for (id, at) in gone.find(run.published(), &known, dead_ms) {
+                let (before, after) = (silent_ms.saturating_sub(at), at.saturating_sub(silent_ms));
+                before_ms.push(before);
+                after_ms.push(after);
+                if mode.forgets_ms > 0 && before <= mode.forgets_ms && after <= mode.accepts_ms {
+                    may_forget.push(id);
                 }
             }
             rolled_back += replica.lacks(&master);

@@ -20,6 +20,7 @@ mod clock;
 mod crew;
 mod disk;
 mod failover;
+mod forgotten;
 mod front;
 mod load;
 mod power;

@@ -5,12 +5,12 @@
 //! (`power_loss.c`), and after each kill the file is cut to that length. What the kernel would
 //! have written back by itself counts as lost too: the worst case.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::aof;
+use crate::forgotten::Forgotten;
 use crate::load::{Load, now_ms};
 use crate::run::{Report, Run};
 use crate::support::{Server, preload};
@@ -114,10 +114,10 @@ struct Tally {
     forgotten_per_cut: Vec<usize>,
     /// How long before the cut each of them was accepted.
     ages_ms: Vec<u64>,
-    rolled_back: usize,
+    /// How long before the cut each commit was made that it undid.
+    rolled_back_ms: Vec<u64>,
     bytes_per_cut: Vec<u64>,
-    /// Forgotten before: not counted again.
-    gone: BTreeSet<String>,
+    gone: Forgotten,
     /// Forgotten by the last cut, as the mode allows.
     may_forget: Vec<String>,
     down_ms: Vec<u64>,
@@ -140,22 +140,18 @@ impl Tally {
         let kept = aof::parse(&written[..safe as usize]);
         let survived = aof::accepted(&kept);
         let before = self.ages_ms.len();
-        for event in run.published() {
-            let Some(accepted_ms) = event.accepted_ms.filter(|&at| at <= cut_ms) else {
-                continue;
-            };
-            if !survived.contains(&event.id) && self.gone.insert(event.id.clone()) {
-                let age = cut_ms - accepted_ms;
-                self.ages_ms.push(age);
-                if age <= mode.forgets_ms && mode.forgets_ms > 0 {
-                    self.may_forget.push(event.id);
-                }
+        for (id, accepted_ms) in self.gone.find(run.published(), &survived, cut_ms) {
+            let age = cut_ms - accepted_ms;
+            self.ages_ms.push(age);
+            if age <= mode.forgets_ms && mode.forgets_ms > 0 {
+                self.may_forget.push(id);
             }
         }
         self.forgotten_per_cut.push(self.ages_ms.len() - before);
-        let kept: usize = aof::committed(&kept).values().sum();
-        let all: usize = aof::committed(&aof::parse(&written)).values().sum();
-        self.rolled_back += all - kept;
+        let commits = aof::commit_times(&aof::parse(&written));
+        let rolled_back = &commits[aof::commit_times(&kept).len()..];
+        let ages = rolled_back.iter().map(|&at| cut_ms.saturating_sub(at));
+        self.rolled_back_ms.extend(ages);
 
         // What survived is on the disk.
         std::fs::write(record, format!("{safe:020}")).unwrap();
@@ -175,7 +171,11 @@ impl Tally {
             "oldest accepted event lost, ms before the cut",
             max(&self.ages_ms),
         );
-        run.note("commits rolled back, run again", self.rolled_back);
+        run.note("commits rolled back, run again", self.rolled_back_ms.len());
+        run.note(
+            "oldest commit rolled back, ms before the cut",
+            max(&self.rolled_back_ms),
+        );
         run.note("bytes lost, most in one cut", max(&self.bytes_per_cut));
         run.note("events accepted", run.accepted());
         run.note("server away, ms, most", max(&self.down_ms));

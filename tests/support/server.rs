@@ -100,12 +100,12 @@ impl Server {
         }
     }
 
-    /// Whether the process that was started has ended by itself.
+    /// Whether the process has ended, killed or by itself.
     pub fn has_ended(&self) -> bool {
         let mut child = self.child.lock().unwrap();
         child
             .as_mut()
-            .is_some_and(|c| c.try_wait().unwrap().is_some())
+            .is_none_or(|c| c.try_wait().unwrap().is_some())
     }
 
     pub fn pid(&self) -> u32 {
