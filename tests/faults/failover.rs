@@ -276,7 +276,7 @@ fn to_empty(full: bool) -> Result<Report, CannotInject> {
     let mut master = Node::start(&ASYNC);
     let (mut run, front) = behind_front(full, &master);
     run.start();
-    let load = run.load(Load::of(usize::MAX, 200));
+    let load = run.load(Load::of(usize::MAX, 100));
     let mut stopped_ms = Vec::new();
     let mut lost = 0;
     for round in 1..=run.pick(1, 5) {

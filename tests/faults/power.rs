@@ -82,7 +82,7 @@ fn power_loss(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
     server.run();
     let mut run = Run::on(server, full);
     run.start();
-    let load = run.load(Load::of(usize::MAX, 200));
+    let load = run.load(Load::of(usize::MAX, 100));
     let mut tally = Tally::default();
     for n in 0..run.pick(2, 25) {
         // Between 0.7 and 2.3 s: cuts fall on every moment between two syncs.
