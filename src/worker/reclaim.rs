@@ -11,7 +11,7 @@ use super::delivery::{AttemptLog, Delivery};
 use super::handler::Handler;
 use crate::failpoint::failpoint;
 use crate::fleet::{self, ServerClock};
-use crate::store::{Claimed, Scope, StoreError};
+use crate::store::{Claimed, Scope, StoreError, is_dataset_gone};
 
 /// How soon a delivery is found that another process parked, released or died with. Own
 /// retries are found when they are due.
@@ -118,15 +118,20 @@ impl<H: Handler> Core<H> {
     /// it could.
     async fn restart_idle(&self) -> bool {
         let sources = self.sources.borrow().clone();
+        let mut all = true;
         for source in sources.iter() {
-            let restarted = fleet::restart_idle(&self.link, &source.holder, source.lease).await;
-            if let Err(error) = restarted {
-                tracing::warn!(%error, stream = &*source.name,
-                    "cannot look for idle times from before the clock was set back; trying again");
-                return false;
+            match fleet::restart_idle(&self.link, &source.holder, source.lease).await {
+                Ok(()) => {}
+                // A lost group is announced where it is read; nothing of it is pending.
+                Err(error) if error.redis().is_some_and(is_dataset_gone) => {}
+                Err(error) => {
+                    tracing::warn!(%error, stream = &*source.name,
+                        "cannot look for idle times from before the clock was set back; trying again");
+                    all = false;
+                }
             }
         }
-        true
+        all
     }
 
     /// Claims what is due on one stream, as much as there are slots for. Answers whether there
