@@ -53,7 +53,7 @@ fn moved(full: bool, whose: Whose) -> Result<Report, CannotInject> {
     run.start();
     let load = run.load(Load {
         // Some are under way for longer than a lease: nobody else may take them meanwhile.
-        ms: |n| if n % 20 == 0 { 1_500 } else { 5 },
+        ms: |n| if n % 50 == 0 { 1_500 } else { 5 },
         ..Load::of(usize::MAX, 100)
     });
     let moves = &MOVES[..run.pick(2, 4)];
