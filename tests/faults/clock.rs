@@ -2,7 +2,6 @@
 //! times, leases and due times are measured with the clock of Redis, so they are off by then.
 //! What was under way must still end, and not an hour later.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::load::Load;
@@ -69,10 +68,10 @@ fn moved(full: bool, whose: Whose) -> Result<Report, CannotInject> {
             let newest = newest(&run);
             clock.set(seconds);
             run.struck(1);
-            let owed = accepted(&run);
+            let owed = run.accepted_events();
             let moved = Instant::now();
             eventually("what was owed when the clock was set is settled", || {
-                is_settled(&run, &owed).then_some(())
+                run.has_settled(&owed).then_some(())
             });
             let ms = moved.elapsed().as_millis();
             run.note_most(
@@ -94,29 +93,4 @@ fn newest(run: &Run) -> (u64, u64) {
     let info: redis::streams::StreamInfoStreamReply = run.fleet.cli("XINFO STREAM test-events");
     let (ms, sequence) = info.last_generated_id.split_once('-').unwrap();
     (ms.parse().unwrap(), sequence.parse().unwrap())
-}
-
-fn accepted(run: &Run) -> Vec<String> {
-    let published = run.published().into_iter();
-    published
-        .filter(|e| e.accepted_ms.is_some())
-        .map(|e| e.id)
-        .collect()
-}
-
-/// Whether both subscribers are done with these events.
-fn is_settled(run: &Run, events: &[String]) -> bool {
-    let facts = run.facts();
-    let handled = facts
-        .handled
-        .iter()
-        .map(|h| (h.subscriber.as_str(), h.id.as_str()));
-    let dead = facts
-        .dead
-        .iter()
-        .map(|d| (d.subscriber.as_str(), d.id.as_str()));
-    let settled: BTreeSet<_> = handled.chain(dead).collect();
-    ["probe-service", "other-service"]
-        .iter()
-        .all(|who| events.iter().all(|id| settled.contains(&(*who, id))))
 }

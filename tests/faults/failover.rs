@@ -203,6 +203,7 @@ fn failover(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
     let (mut before_ms, mut after_ms) = (Vec::new(), Vec::new());
     let (mut rolled_back, mut away_ms, mut gone) = (0, Vec::new(), Forgotten::default());
     for n in 0..run.pick(2, 10) {
+        run.catch_up();
         let before = run.accepted();
         std::thread::sleep(Duration::from_millis(1_000 + (n as u64 * 373) % 800));
         assert!(
@@ -302,11 +303,7 @@ fn to_empty(full: bool) -> Result<Report, CannotInject> {
             empty
         });
         // Nothing of before is left, the rest is held to the ledger.
-        let accepted = run
-            .published()
-            .into_iter()
-            .filter(|e| e.accepted_ms.is_some());
-        let accepted: Vec<_> = accepted.map(|e| e.id).collect();
+        let accepted = run.accepted_events();
         let known = master.knows();
         let unknown: Vec<_> = accepted
             .into_iter()

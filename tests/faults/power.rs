@@ -86,6 +86,7 @@ fn power_loss(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
     let mut tally = Tally::default();
     for n in 0..run.pick(2, 25) {
         // Between 0.7 and 2.3 s: cuts fall on every moment between two syncs.
+        run.catch_up();
         if mode.appendfsync == NO.appendfsync {
             write_back(&run, &record);
         }

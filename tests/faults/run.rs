@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::crew::Crew;
 use crate::load::{Load, Loading, now_ms};
 use crate::support::ledger::{Account, Dead, Facts, Handled, Published, Witnessed};
-use crate::support::{Fleet, Server};
+use crate::support::{Fleet, Server, eventually};
 
 /// Each event goes to two subscribers; history is cut all the time.
 pub const ROUTING: &str = r#"
@@ -152,6 +152,43 @@ impl Run {
     pub fn accepted(&self) -> usize {
         let published = self.published.lock().unwrap();
         published.iter().filter(|e| e.accepted_ms.is_some()).count()
+    }
+
+    /// Those events.
+    pub fn accepted_events(&self) -> Vec<String> {
+        let accepted = self
+            .published()
+            .into_iter()
+            .filter(|e| e.accepted_ms.is_some());
+        accepted.map(|e| e.id).collect()
+    }
+
+    /// Whether both subscribers are done with these events, or the server has forgotten them.
+    pub fn has_settled(&self, events: &[String]) -> bool {
+        let facts = self.facts();
+        let handled = facts
+            .handled
+            .iter()
+            .map(|h| (h.subscriber.as_str(), h.id.as_str()));
+        let dead = facts
+            .dead
+            .iter()
+            .map(|d| (d.subscriber.as_str(), d.id.as_str()));
+        let settled: BTreeSet<_> = handled.chain(dead).collect();
+        let mut owed = events.iter().filter(|id| !self.forgotten.contains(*id));
+        owed.all(|id| {
+            let mut both = ["probe-service", "other-service"].into_iter();
+            both.all(|who| settled.contains(&(who, id.as_str())))
+        })
+    }
+
+    /// Waits until all is settled that is accepted by now, so that a strike falls on a fleet at
+    /// its usual pace.
+    pub fn catch_up(&self) {
+        let owed = self.accepted_events();
+        eventually("the fleet has caught up", || {
+            self.has_settled(&owed).then_some(())
+        });
     }
 
     /// Everything published so far.
