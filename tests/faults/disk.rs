@@ -148,7 +148,7 @@ fn disk_full(full: bool, appendfsync: &str, then: Then) -> Result<Report, Cannot
     let load = run.load(Load::of(usize::MAX, 100));
     let (mut ends, mut accepted_while_full, mut again_ms) = (0, 0, Vec::new());
     let (mut gone, mut ages_ms) = (Forgotten::default(), Vec::new());
-    for _ in 0..run.pick(2, 10) {
+    for _ in 0..run.pick(1, 10) {
         std::thread::sleep(Duration::from_millis(500));
         let mut may_forget = Vec::new();
         run.strike(|run| {

@@ -1,6 +1,7 @@
 //! One run of the fleet under one fault: a Redis, a crew of processes, a load, strikes, and the
 //! ledger drawn up at the end.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -69,6 +70,8 @@ pub struct Run {
     may_die: Vec<&'static str>,
     /// Accepted events that the server has forgotten, as its durability mode allows.
     forgotten: BTreeSet<String>,
+    /// How many accepted events it has caught up with.
+    caught_up: Cell<usize>,
     /// Environment of the processes that are hired from now on.
     pub environment: Vec<(String, String)>,
     begun: Instant,
@@ -93,6 +96,7 @@ impl Run {
             notes: BTreeMap::new(),
             may_die: Vec::new(),
             forgotten: BTreeSet::new(),
+            caught_up: Cell::new(0),
             environment: Vec::new(),
             begun: Instant::now(),
         }
@@ -165,30 +169,32 @@ impl Run {
 
     /// Whether both subscribers are done with these events, or the server has forgotten them.
     pub fn has_settled(&self, events: &[String]) -> bool {
-        let facts = self.facts();
-        let handled = facts
-            .handled
-            .iter()
-            .map(|h| (h.subscriber.as_str(), h.id.as_str()));
-        let dead = facts
-            .dead
-            .iter()
-            .map(|d| (d.subscriber.as_str(), d.id.as_str()));
-        let settled: BTreeSet<_> = handled.chain(dead).collect();
-        let mut owed = events.iter().filter(|id| !self.forgotten.contains(*id));
-        owed.all(|id| {
-            let mut both = ["probe-service", "other-service"].into_iter();
-            both.all(|who| settled.contains(&(who, id.as_str())))
+        let mut connection = self.fleet.connection();
+        let owed = events.iter().filter(|id| !self.forgotten.contains(*id));
+        let owed: Vec<&String> = owed.collect();
+        ["probe-service", "other-service"].into_iter().all(|who| {
+            let mut handled = redis::cmd("HMGET");
+            handled.arg(format!("{who}:handled")).arg(&owed).arg("");
+            let handled: Vec<Option<u64>> = handled.query(&mut connection).unwrap();
+            let mut rest = owed
+                .iter()
+                .zip(handled)
+                .filter(|(_, times)| times.is_none());
+            let mut dead = Vec::new();
+            self.add_dead(who, &mut dead);
+            let dead: BTreeSet<_> = dead.into_iter().map(|letter| letter.id).collect();
+            rest.all(|(id, _)| dead.contains(*id))
         })
     }
 
     /// Waits until all is settled that is accepted by now, so that a strike falls on a fleet at
     /// its usual pace.
     pub fn catch_up(&self) {
-        let owed = self.accepted_events();
+        let owed = self.accepted_events().split_off(self.caught_up.get());
         eventually("the fleet has caught up", || {
             self.has_settled(&owed).then_some(())
         });
+        self.caught_up.set(self.caught_up.get() + owed.len());
     }
 
     /// Everything published so far.
@@ -272,8 +278,7 @@ impl Run {
         }
     }
 
-    /// What stands in Redis now, and what the witness saw.
-    pub fn facts(&self) -> Facts {
+    fn facts(&self) -> Facts {
         let mut facts = Facts::default();
         for subscriber in ["probe-service", "other-service"] {
             self.add_effects(subscriber, &mut facts);

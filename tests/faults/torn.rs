@@ -66,7 +66,7 @@ fn torn(full: bool) -> Result<Report, CannotInject> {
         let before = written.state(&written.commands[..at.start]);
         let after = written.state(&written.commands[..at.end]);
         assert_ne!(before, after, "a {kind} changes something");
-        let cuts = choose(at.start + 1..at.end, run.pick(12, usize::MAX));
+        let cuts = choose(at.start + 1..at.end, run.pick(8, usize::MAX));
         run.note(&format!("cuts of a {kind}"), cuts.len());
         std::thread::scope(|scope| {
             for part in cuts.chunks(cuts.len().div_ceil(2)) {
@@ -83,7 +83,8 @@ fn torn(full: bool) -> Result<Report, CannotInject> {
                 });
             }
         });
-        for cut in choose(at.start + 1..at.end, run.pick(1, 3)) {
+        let followed = kind == "commit with a follow-up";
+        for cut in choose(at.start + 1..at.end, run.pick(usize::from(followed), 3)) {
             ledgers.push(written.go_on(&written.commands[..cut], full));
         }
     }
