@@ -162,10 +162,10 @@ fn disk_full(full: bool, appendfsync: &str, then: Then) -> Result<Report, Cannot
                 run.fleet.kill();
                 let written = aof::bytes(&disk.seen_from_outside(""));
                 let kept = aof::accepted(&aof::parse(&written));
-                for (id, at) in gone.find(run.published(), &kept, now_ms()) {
+                for (id, at) in gone.find(run, &kept) {
                     let age = full_ms.saturating_sub(at);
                     ages_ms.push(age);
-                    if at <= full_ms && age <= FORGETS_MS {
+                    if at <= full_ms + FORGETS_MS && age <= FORGETS_MS {
                         may_forget.push(id);
                     }
                 }

@@ -219,9 +219,9 @@ fn failover(full: bool, mode: &Mode) -> Result<Report, CannotInject> {
             let silent_ms = now_ms();
             std::thread::sleep(mode.cut_off);
             master.server.kill();
-            let (dead_ms, away) = (now_ms(), Instant::now());
+            let away = Instant::now();
             let known = replica.knows();
-            for (id, at) in gone.find(run.published(), &known, dead_ms) {
+            for (id, at) in gone.find(run, &known) {
                 let (before, after) = (silent_ms.saturating_sub(at), at.saturating_sub(silent_ms));
                 before_ms.push(before);
                 after_ms.push(after);

@@ -1,26 +1,25 @@
 //! What a server had accepted and then forgot.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use crate::support::ledger::Published;
+use crate::run::Run;
+
+/// An answer that was on its way when the server died is noted by the publisher this soon.
+const NOTED_WITHIN: Duration = Duration::from_millis(200);
 
 /// Accepted events that were found missing, each once.
 #[derive(Default)]
 pub struct Forgotten(BTreeSet<String>);
 
 impl Forgotten {
-    /// Those among `published` that were accepted by then, that the server does not know, and
-    /// that were not found before: ID, and when it was accepted.
-    pub fn find(
-        &mut self,
-        published: Vec<Published>,
-        known: &BTreeSet<String>,
-        by_ms: u64,
-    ) -> Vec<(String, u64)> {
-        let accepted = published.into_iter().filter_map(|event| {
-            let at = event.accepted_ms.filter(|&at| at <= by_ms)?;
-            Some((event.id, at))
-        });
+    /// The accepted events, other than those found before, that the server will not know when it
+    /// answers again: ID, and when it was accepted. Asked while nobody answers, so that nothing
+    /// is accepted meanwhile.
+    pub fn find(&mut self, run: &Run, known: &BTreeSet<String>) -> Vec<(String, u64)> {
+        std::thread::sleep(NOTED_WITHIN);
+        let published = run.published().into_iter();
+        let accepted = published.filter_map(|event| Some((event.id, event.accepted_ms?)));
         accepted
             .filter(|(id, _)| !known.contains(id) && self.0.insert(id.clone()))
             .collect()

@@ -141,8 +141,8 @@ impl Tally {
         let kept = aof::parse(&written[..safe as usize]);
         let survived = aof::accepted(&kept);
         let before = self.ages_ms.len();
-        for (id, accepted_ms) in self.gone.find(run.published(), &survived, cut_ms) {
-            let age = cut_ms - accepted_ms;
+        for (id, accepted_ms) in self.gone.find(run, &survived) {
+            let age = cut_ms.saturating_sub(accepted_ms);
             self.ages_ms.push(age);
             if age <= mode.forgets_ms && mode.forgets_ms > 0 {
                 self.may_forget.push(id);
