@@ -4,9 +4,11 @@
 //! Guarantee: a group that was lost is never recreated by itself, and a process never goes on
 //! working on another dataset than the one it joined.
 
+mod clock;
 mod groups;
 mod identity;
 
+pub(crate) use clock::{ServerClock, restart_idle};
 pub use groups::{
     GroupRecord, WantedGroup, ensure_group, ensure_groups, group_records, holder,
     lost_group_advice, wanted_groups,

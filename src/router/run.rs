@@ -13,7 +13,9 @@ use super::decide::{Verdict, decide, examine, might_pass_with_newer_config};
 use super::dedupe::Window;
 use super::janitor;
 use crate::failpoint::failpoint;
-use crate::fleet::{self, INBOX, Identity, Membership, MembershipLost, ROUTER, WantedGroup};
+use crate::fleet::{
+    self, INBOX, Identity, Membership, MembershipLost, ROUTER, ServerClock, WantedGroup,
+};
 use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
@@ -65,6 +67,8 @@ pub(super) struct Router {
     active: Arc<Config>,
     pub(super) window: Window,
     read_again: Box<dyn Fn() + Send + Sync>,
+    /// By which it is judged what dead routers left.
+    server_clock: ServerClock,
     /// The newer generation for which the file was last read again, and when.
     reread: Option<(u64, Instant)>,
     pub(super) stop: CancellationToken,
@@ -113,6 +117,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         active,
         window,
         read_again: reread,
+        server_clock: ServerClock::default(),
         reread: None,
         stop: stop.clone(),
     };
@@ -275,11 +280,19 @@ impl Router {
     /// Brings back what a dead router had read. Answers whether there was anything.
     async fn reclaim(&mut self, count: &mut ReadCount) -> Result<bool, StoreError> {
         let (inbox, limit) = (self.inbox.clone(), count.get());
-        let lease = LEASE.as_millis() as u64;
+        let (lease, asked) = (LEASE.as_millis() as u64, Instant::now());
         let reclaimed = self
             .link
             .run(|mut c| async move { inbox.reclaim(&mut c, Scope::All, lease, limit).await })
             .await?;
+        let clock = &mut self.server_clock;
+        let before = *clock;
+        if clock.may_be_set_back(asked, reclaimed.server_ms)
+            && let Err(error) = fleet::restart_idle(&self.link, &self.inbox, LEASE).await
+        {
+            tracing::warn!(%error, "cannot look for idle times from before the clock was set back; trying again");
+            self.server_clock = before;
+        }
         for id in reclaimed.lost {
             tracing::error!(
                 entry = id,

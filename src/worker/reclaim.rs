@@ -11,7 +11,8 @@ use super::core::{Core, Source};
 use super::delivery::{AttemptLog, Delivery};
 use super::handler::Handler;
 use crate::failpoint::failpoint;
-use crate::store::{Claimed, Scope, StoreError};
+use crate::fleet::{self, ServerClock};
+use crate::store::{Claimed, Scope, StoreError, is_dataset_gone};
 
 /// How soon a delivery is found that another process parked, released or died with. Own
 /// retries are found when they are due.
@@ -27,6 +28,10 @@ struct Grace {
     until: Instant,
     /// What the server's clock said, and when; unknown until it has answered once.
     clock: Option<(u64, Instant)>,
+    /// The same, whatever came between.
+    server: ServerClock,
+    /// Whether idle times may be spoilt because that clock was set back.
+    set_back: bool,
 }
 
 impl Grace {
@@ -40,6 +45,19 @@ impl Grace {
             _ => Scope::Parked,
         }
     }
+
+    /// An outage came between: from here on time passes on this connection.
+    fn restart(&mut self, epoch: u64, lease: Duration) {
+        self.epoch = epoch;
+        self.until = Instant::now() + lease / 3;
+        self.clock = None;
+    }
+
+    /// The server's clock is ahead of what has passed: it was frozen, or its clock was set. In
+    /// the latter case the living notice nothing and renew as ever, within half a lease.
+    fn restart_late(&mut self, lease: Duration) {
+        self.until = Instant::now() + lease * 2 / 3;
+    }
 }
 
 /// Requests that the server runs later than this are as if it had been away.
@@ -51,12 +69,18 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>, after_outage: bool) {
         epoch: core.link.epoch(),
         until: Instant::now(),
         clock: None,
+        server: ServerClock::default(),
+        set_back: false,
     };
     if after_outage {
         grace.until += core.lease / 3;
     }
     loop {
         core.reclaim_all(&mut grace).await;
+        if grace.set_back && core.restart_idle().await {
+            grace.set_back = false;
+            continue;
+        }
         let pause = core.throttle.paused_until().unwrap_or_else(Instant::now);
         tokio::select! {
             () = core.stop.reading.cancelled() => return,
@@ -84,7 +108,7 @@ impl<H: Handler> Core<H> {
                 match self.reclaim(source, grace).await {
                     Ok(Some(more)) => found |= more,
                     Ok(None) => {
-                        *grace = self.grace();
+                        grace.restart(self.link.epoch(), self.lease);
                         return;
                     }
                     Err(error) => {
@@ -92,7 +116,7 @@ impl<H: Handler> Core<H> {
                         // The other streams may be well; but a server that refuses us (BUSY,
                         // LOADING, NOPERM) refuses the living their renewals.
                         if !is_of_one_stream(&error) {
-                            *grace = self.grace();
+                            grace.restart(self.link.epoch(), self.lease);
                             return;
                         }
                     }
@@ -101,13 +125,24 @@ impl<H: Handler> Core<H> {
         }
     }
 
-    /// The time that the living have for renewing, from now on.
-    fn grace(&self) -> Grace {
-        Grace {
-            epoch: self.link.epoch(),
-            until: Instant::now() + self.lease / 3,
-            clock: None,
+    /// Mends the idle times on all streams after the server's clock was set back. Answers whether
+    /// it could.
+    async fn restart_idle(&self) -> bool {
+        let sources = self.sources.borrow().clone();
+        let mut all = true;
+        for source in sources.iter() {
+            match fleet::restart_idle(&self.link, &source.holder, source.lease).await {
+                Ok(()) => {}
+                // A lost group is announced where it is read; nothing of it is pending.
+                Err(error) if error.redis().is_some_and(is_dataset_gone) => {}
+                Err(error) => {
+                    tracing::warn!(%error, stream = &*source.name,
+                        "cannot look for idle times from before the clock was set back; trying again");
+                    all = false;
+                }
+            }
         }
+        all
     }
 
     /// Claims what is due on one stream, as much as there are slots for. Answers whether there
@@ -134,8 +169,10 @@ impl<H: Handler> Core<H> {
             return Ok(None);
         };
         grace.clock = Some((reclaimed.server_ms, Instant::now()));
+        grace.set_back |= grace.server.may_be_set_back(since, reclaimed.server_ms);
         if reclaimed.late {
-            return Ok(None);
+            grace.restart_late(self.lease);
+            return Ok(Some(false));
         }
         for id in &reclaimed.lost {
             tracing::error!(

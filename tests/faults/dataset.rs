@@ -43,7 +43,7 @@ fn flushed(full: bool) -> Result<Report, CannotInject> {
         std::thread::sleep(Duration::from_secs(1));
         // What was accepted before is lost, by the operator's hand; the publisher knows of it.
         load.stop();
-        run.forget();
+        run.start_over();
         run.strike(|run| {
             let _: () = run.fleet.cli("FLUSHALL");
         });

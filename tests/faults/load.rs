@@ -27,6 +27,8 @@ pub struct Load {
     pub plan: fn(usize) -> Plan,
     /// How long the handler of the n-th takes if it succeeds, in milliseconds.
     pub ms: fn(usize) -> u64,
+    /// How many replicas must have it before the publisher counts it as accepted.
+    pub wait_for: usize,
 }
 
 impl Load {
@@ -36,6 +38,7 @@ impl Load {
             per_second,
             plan: mixed,
             ms: |_| 0,
+            wait_for: 0,
         }
     }
 }
@@ -79,6 +82,7 @@ impl Loading {
         let thread = std::thread::spawn(move || {
             let mut way_in = WayIn {
                 url,
+                wait_for: load.wait_for,
                 connection: None,
             };
             let start = Instant::now();
@@ -156,6 +160,7 @@ pub fn event(load: Load, n: usize) -> (Value, Plan) {
 /// twice.
 struct WayIn {
     url: String,
+    wait_for: usize,
     connection: Option<redis::Connection>,
 }
 
@@ -188,6 +193,14 @@ impl WayIn {
             .arg("*")
             .arg("event")
             .arg(event)
-            .exec(connection)
+            .exec(connection)?;
+        if self.wait_for > 0 {
+            let mut wait = redis::cmd("WAIT");
+            let have: usize = wait.arg(self.wait_for).arg(500).query(connection)?;
+            if have < self.wait_for {
+                return Err((redis::ErrorKind::Client, "too few replicas have it").into());
+            }
+        }
+        Ok(())
     }
 }

@@ -15,18 +15,26 @@
 #[allow(dead_code, reason = "other suites use the rest")]
 mod support;
 
+mod aof;
+mod clock;
 mod crew;
 mod dataset;
+mod disk;
+mod failover;
 mod figures;
+mod forgotten;
+mod front;
 mod load;
 mod network;
 mod partition;
+mod power;
 mod processes;
 mod redis_answers;
 mod redis_state;
 mod rights;
 mod run;
 mod table;
+mod torn;
 mod work;
 
 use std::fs::File;
@@ -68,6 +76,11 @@ fn catalogue() -> Vec<Fault> {
         redis_answers::FAULTS,
         dataset::FAULTS,
         rights::FAULTS,
+        power::FAULTS,
+        failover::FAULTS,
+        disk::FAULTS,
+        torn::FAULTS,
+        clock::FAULTS,
     ]
     .into_iter()
     .flatten()

@@ -1,6 +1,7 @@
 //! One run of the fleet under one fault: a Redis, a crew of processes, a load, strikes, and the
 //! ledger drawn up at the end.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use serde_json::Value;
 use crate::crew::Crew;
 use crate::load::{Load, Loading, now_ms};
 use crate::support::ledger::{Account, Dead, Facts, Handled, Published, Witnessed};
-use crate::support::{Fleet, Server};
+use crate::support::{Fleet, Server, eventually};
 
 /// Each event goes to two subscribers; history is cut all the time.
 pub const ROUTING: &str = r#"
@@ -68,6 +69,12 @@ pub struct Run {
     found: usize,
     notes: BTreeMap<String, String>,
     may_die: Vec<&'static str>,
+    /// Accepted events that the server has forgotten, as its durability mode allows.
+    forgotten: BTreeSet<String>,
+    /// How many accepted events it has caught up with.
+    caught_up: Cell<usize>,
+    /// Environment of the processes that are hired from now on.
+    pub environment: Vec<(String, String)>,
     begun: Instant,
 }
 
@@ -99,6 +106,9 @@ impl Run {
             found: 0,
             notes: BTreeMap::new(),
             may_die: Vec::new(),
+            forgotten: BTreeSet::new(),
+            caught_up: Cell::new(0),
+            environment: Vec::new(),
             begun: Instant::now(),
         }
     }
@@ -137,6 +147,7 @@ impl Run {
         command
             .env("STREAMFLEET_REDIS_URL", &self.url)
             .env("PROBE_WITNESS", self.witness())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env_remove("FAULT");
         command
     }
@@ -156,7 +167,7 @@ impl Run {
     }
 
     /// The file in which the workers' witness writes.
-    fn witness(&self) -> PathBuf {
+    pub fn witness(&self) -> PathBuf {
         self.fleet.dir.path().join("witness")
     }
 
@@ -179,6 +190,66 @@ impl Run {
     /// As many events as the form of this run asks for.
     pub fn pick(&self, short: usize, full: usize) -> usize {
         if self.full { full } else { short }
+    }
+
+    /// How many events are known to be accepted.
+    pub fn accepted(&self) -> usize {
+        let published = self.published.lock().unwrap();
+        published.iter().filter(|e| e.accepted_ms.is_some()).count()
+    }
+
+    /// Those events.
+    pub fn accepted_events(&self) -> Vec<String> {
+        let accepted = self
+            .published()
+            .into_iter()
+            .filter(|e| e.accepted_ms.is_some());
+        accepted.map(|e| e.id).collect()
+    }
+
+    /// Whether both subscribers are done with these events, or the server has forgotten them.
+    pub fn has_settled(&self, events: &[String]) -> bool {
+        let mut connection = self.fleet.connection();
+        let owed = events.iter().filter(|id| !self.forgotten.contains(*id));
+        let owed: Vec<&String> = owed.collect();
+        ["probe-service", "other-service"].into_iter().all(|who| {
+            let mut handled = redis::cmd("HMGET");
+            handled.arg(format!("{who}:handled")).arg(&owed).arg("");
+            let handled: Vec<Option<u64>> = handled.query(&mut connection).unwrap();
+            let mut rest = owed
+                .iter()
+                .zip(handled)
+                .filter(|(_, times)| times.is_none());
+            let mut dead = Vec::new();
+            self.add_dead(who, &mut dead);
+            let dead: BTreeSet<_> = dead.into_iter().map(|letter| letter.id).collect();
+            rest.all(|(id, _)| dead.contains(*id))
+        })
+    }
+
+    /// Waits until all is settled that is accepted by now, so that a strike falls on a fleet at
+    /// its usual pace.
+    pub fn catch_up(&self) {
+        let owed = self.accepted_events().split_off(self.caught_up.get());
+        eventually("the fleet has caught up", || {
+            self.has_settled(&owed).then_some(())
+        });
+        self.caught_up.set(self.caught_up.get() + owed.len());
+    }
+
+    /// Everything published so far.
+    pub fn published(&self) -> Vec<Published> {
+        self.published.lock().unwrap().clone()
+    }
+
+    /// Answers also for what was published to this data before.
+    pub fn inherit(&self, published: impl IntoIterator<Item = Published>) {
+        self.published.lock().unwrap().extend(published);
+    }
+
+    /// The server has forgotten these accepted events, as its durability mode allows.
+    pub fn forget(&mut self, events: impl IntoIterator<Item = String>) {
+        self.forgotten.extend(events);
     }
 
     /// Strikes once: from the end of it on, recovery is counted.
@@ -204,8 +275,14 @@ impl Run {
     }
 
     /// What was promised so far is void: somebody threw the dataset away.
-    pub fn forget(&self) {
+    pub fn start_over(&self) {
         self.published.lock().unwrap().clear();
+    }
+
+    /// The same for the largest of several values.
+    pub fn note_most(&mut self, name: &str, value: u64) {
+        let before = self.notes.get(name).map_or(0, |text| text.parse().unwrap());
+        self.note(name, value.max(before));
     }
 
     /// This fault may well end an event for this reason.
@@ -225,7 +302,8 @@ impl Run {
     pub fn finish(self) -> Report {
         self.settle();
         let published = self.published.lock().unwrap().clone();
-        let facts = self.facts();
+        let mut facts = self.facts();
+        facts.forgotten.clone_from(&self.forgotten);
         let account = Account::draw_up(&published, &facts, &self.strikes, &self.may_die);
         if !account.violations.is_empty() {
             eprintln!("{}", self.crew.last_words());

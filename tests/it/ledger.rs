@@ -109,6 +109,29 @@ fn an_event_that_was_never_accepted_is_promised_nothing() {
     }
 }
 
+/// What a server forgets, as its durability mode allows, it forgets for all.
+#[test]
+fn what_the_server_forgot_is_a_figure_of_its_own() {
+    let of_two = Published {
+        subscribers: vec![SUBSCRIBER.to_owned(), "t".to_owned()],
+        ..published("e", Plan::Succeed)
+    };
+    let mut forgotten = Facts {
+        forgotten: BTreeSet::from(["e".to_owned()]),
+        ..Facts::default()
+    };
+    let fine = Account::draw_up(std::slice::from_ref(&of_two), &forgotten, &[], &[]);
+    assert_eq!((fine.forgotten, fine.lost), (2, 0));
+    assert!(fine.violations.is_empty(), "{fine:#?}");
+    forgotten.handled.push(handled("e"));
+    forgotten
+        .counted
+        .insert((SUBSCRIBER.to_owned(), "e".to_owned()), 1);
+    let half = Account::draw_up(&[of_two], &forgotten, &[], &[]);
+    assert_eq!((half.forgotten, half.lost), (0, 1));
+    assert!(wrong(&half).ends_with("lost"));
+}
+
 #[test]
 fn twice_or_both_is_duplicated() {
     let twice = account(

@@ -12,6 +12,7 @@
 #[path = "../fuzz/properties/mod.rs"]
 mod properties;
 #[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "other suites use the rest")]
 mod support;
 
 mod crashes;

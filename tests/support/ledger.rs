@@ -82,6 +82,8 @@ pub struct Facts {
     /// Events still in the inbox, undelivered or pending.
     pub owed: BTreeSet<String>,
     pub witnessed: Vec<Witnessed>,
+    /// Accepted events that the server is known to have forgotten, as its durability mode allows.
+    pub forgotten: BTreeSet<String>,
 }
 
 /// What the ledger comes to.
@@ -94,6 +96,10 @@ pub struct Account {
     pub dead: usize,
     pub dead_by_reason: BTreeMap<String, usize>,
     pub lost: usize,
+    /// Promises that the server accepted and then forgot, as its durability mode allows: not
+    /// counted as lost.
+    #[serde(default)]
+    pub forgotten: usize,
     /// Handled more than once, or handled and dead.
     pub duplicated: usize,
     pub stuck: usize,
@@ -186,6 +192,8 @@ impl Account {
             if facts.owed.contains(&event.id) {
                 self.stuck += 1;
                 self.wrong(format!("{name}: stuck"));
+            } else if facts.forgotten.contains(&event.id) && !settled.by_any(event) {
+                self.forgotten += 1;
             } else {
                 self.lost += 1;
                 self.wrong(format!("{name}: lost"));
@@ -346,6 +354,14 @@ impl<'a> Settled<'a> {
             handled,
             letters(subscriber).chain(letters("router")).collect(),
         )
+    }
+
+    /// Whether anyone settled it. What a server forgets it forgets for all.
+    fn by_any(&self, event: &Published) -> bool {
+        event.subscribers.iter().any(|subscriber| {
+            let (handled, dead) = self.of(subscriber, &event.id);
+            !handled.is_empty() || !dead.is_empty()
+        })
     }
 }
 

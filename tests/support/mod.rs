@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod fleet;
 pub mod ledger;
+pub mod preload;
 pub mod probe;
 #[allow(dead_code, reason = "each suite has faults of its own")]
 pub mod proxy;

@@ -1,5 +1,6 @@
 //! A redis-server process on a Unix socket in a folder of its own.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -19,6 +20,8 @@ pub fn program() -> PathBuf {
 pub struct Server {
     pub dir: TempDir,
     child: Mutex<Option<Child>>,
+    /// Words before `redis-server`: what starts it in surroundings of its own.
+    prefix: Vec<String>,
     args: Vec<String>,
 }
 
@@ -30,17 +33,25 @@ impl Server {
 
     /// Starts one with further settings.
     pub fn with(args: &[&str]) -> Self {
+        let server = Self::prepare(&[], args);
+        server.run();
+        server
+    }
+
+    /// A folder for one that is not started yet; `run` starts it. `prefix`: the program, with its
+    /// arguments, that becomes `redis-server` (`env`, `nsenter`).
+    pub fn prepare(prefix: &[&str], args: &[&str]) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("streamfleet-test-")
             .tempdir()
             .unwrap();
-        let server = Self {
+        let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
+        Self {
             dir,
             child: Mutex::new(None),
-            args: args.iter().map(|a| (*a).to_owned()).collect(),
-        };
-        server.run();
-        server
+            prefix: owned(prefix),
+            args: owned(args),
+        }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -53,7 +64,23 @@ impl Server {
 
     /// Starts the process (again) and waits until it answers.
     pub fn run(&self) {
-        let mut command = Command::new(program());
+        self.spawn();
+        let client = redis::Client::open(self.url()).unwrap();
+        eventually("redis-server answers", || {
+            let mut connection = client.get_connection().ok()?;
+            redis::cmd("PING").exec(&mut connection).ok()
+        });
+    }
+
+    /// Starts the process (again).
+    pub fn spawn(&self) {
+        let mut words = self
+            .prefix
+            .iter()
+            .map(OsString::from)
+            .chain([program().into_os_string()]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
         command
             .arg("--port")
             .arg("0")
@@ -76,11 +103,6 @@ impl Server {
             )
         });
         *self.child.lock().unwrap() = Some(started);
-        let client = redis::Client::open(self.url()).unwrap();
-        eventually("redis-server answers", || {
-            let mut connection = client.get_connection().ok()?;
-            redis::cmd("PING").exec(&mut connection).ok()
-        });
     }
 
     /// kill -9.
@@ -89,6 +111,14 @@ impl Server {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Whether the process has ended, killed or by itself.
+    pub fn has_ended(&self) -> bool {
+        let mut child = self.child.lock().unwrap();
+        child
+            .as_mut()
+            .is_none_or(|c| c.try_wait().unwrap().is_some())
     }
 
     pub fn pid(&self) -> u32 {

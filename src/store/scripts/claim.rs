@@ -6,7 +6,8 @@ use redis::{FromRedisValue, ParsingError, RedisError, Value};
 use super::super::codec::Fields;
 use super::settle::Settled;
 use super::{
-    BEYOND_ANY_LEASE_MS, DROP_CONSUMER, Fence, Holder, MARK_STARTED, RECLAIM, RENEW, TAKE_OVER,
+    BEYOND_ANY_LEASE_MS, DROP_CONSUMER, Fence, Holder, MARK_STARTED, RECLAIM, RENEW, RESTART_IDLE,
+    TAKE_OVER,
 };
 
 /// What may be reclaimed.
@@ -134,6 +135,26 @@ impl Holder {
             .arg(BEYOND_ANY_LEASE_MS)
             .arg(limit);
         call.invoke_async(connection).await
+    }
+
+    /// Looks over at most `limit` deliveries of the group, those after an ID or the first ones, and
+    /// restarts the idle times that a clock set back has spoilt. Answers how many, and the last ID
+    /// if there may be more.
+    pub async fn restart_idle(
+        &self,
+        connection: &mut MultiplexedConnection,
+        lease_ms: u64,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(usize, Option<String>), RedisError> {
+        let mut call = self.settle(&RESTART_IDLE);
+        call.key(&self.stats)
+            .arg(&self.group)
+            .arg(lease_ms)
+            .arg(after.map_or("-".to_owned(), |id| format!("({id}")))
+            .arg(limit);
+        let (restarted, last): (_, String) = call.invoke_async(connection).await?;
+        Ok((restarted, Some(last).filter(|id| !id.is_empty())))
     }
 
     /// Restarts the lease of deliveries.

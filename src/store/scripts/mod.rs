@@ -6,7 +6,7 @@
 //! | file | what its scripts do |
 //! |---|---|
 //! | settle | end a delivery: commit, retry later, release, dead-letter |
-//! | claim | get and keep deliveries: reclaim, take over, mark, renew |
+//! | claim | get and keep deliveries: reclaim, take over, mark, renew, restart idle times |
 //! | route | move a batch of the inbox on; redrive a letter |
 //! | groups | dataset, groups, live workers |
 //! | trim | cut history |
@@ -48,6 +48,7 @@ scripts! {
     DEAD_LETTER = " flags=allow-oom", "../lua/dead_letter.lua";
     RECLAIM = " flags=allow-oom", "../lua/reclaim.lua";
     MARK_STARTED = " flags=allow-oom", "../lua/mark_started.lua";
+    RESTART_IDLE = " flags=allow-oom", "../lua/restart_idle.lua";
     TAKE_OVER = " flags=allow-oom", "../lua/take_over.lua";
     RENEW = " flags=allow-oom", "../lua/renew.lua";
     TRIM = " flags=allow-oom", "../lua/trim.lua";

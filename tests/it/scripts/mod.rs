@@ -44,7 +44,10 @@ impl Deref for Bench {
 
 impl Bench {
     async fn start(args: &[&str]) -> Self {
-        let server = Server::with(args);
+        Self::on(Server::with(args)).await
+    }
+
+    async fn on(server: Server) -> Self {
         // With the time-outs of the product: the library's own are shorter than a long script takes
         // on a busy machine.
         let redis = Redis::open(&server.url()).unwrap();

@@ -1,8 +1,11 @@
 //! reclaim and take_over: what comes back, and how it is marked.
 
-use streamfleet::store::{Claimed, RELEASED, RETRY, Scope, Settled};
+use std::time::Duration;
+
+use streamfleet::store::{BEYOND_ANY_LEASE_MS, Claimed, RELEASED, RETRY, Scope, Settled};
 
 use super::*;
+use crate::support::preload::Clock;
 
 const DEAD: &str = "dead.33333333";
 
@@ -287,4 +290,56 @@ async fn a_late_request_claims_nothing() {
     let soon = Scope::AllBefore(moment + 60_000);
     let back = b.me.reclaim(&mut b.redis, soon, LEASE, 9).await.unwrap();
     assert!(!back.late && back.claimed.len() == 1);
+}
+
+/// What was under way when the clock was set back is idle for less than nothing.
+#[tokio::test]
+async fn a_clock_set_back_holds_nothing_up_for_longer_than_a_lease() {
+    const HOUR: i64 = 3_600;
+    let clock = Clock::build().unwrap();
+    let mut b = Bench::on(clock.server()).await;
+    b.add(1..=5);
+    b.read(ME, 5);
+    b.give(RETRY, LEASE - 50, [1]);
+    b.give(DEAD, 20, [2]);
+    b.give(RELEASED, BEYOND_ANY_LEASE_MS, [3]);
+    b.run(&format!(
+        "HSET {ATTEMPTS} 1-0 [1] 1-0:due 9999999999999 4-0:starts 1"
+    ));
+    b.run(&format!("XDEL {STREAM} 5-0"));
+    clock.set(-HOUR);
+    let released = b.owner(3).unwrap().1;
+    assert!(released > BEYOND_ANY_LEASE_MS - 3_600_000 - 1_000);
+    for id in [1, 2, 4] {
+        assert_eq!(b.owner(id).unwrap().1, 0, "shown as nothing");
+    }
+
+    // In two steps, as for a long list.
+    let (restarted, last) =
+        b.me.restart_idle(&mut b.redis, LEASE, None, 3)
+            .await
+            .unwrap();
+    assert_eq!((restarted, last.as_deref()), (2, Some("3-0")));
+    let after = last.as_deref();
+    let rest = b.me.restart_idle(&mut b.redis, LEASE, after, 3).await;
+    assert_eq!(rest.unwrap(), (2, None));
+
+    assert_eq!(b.held_by(1), Some((RETRY.into(), 1)), "the count is kept");
+    assert!(b.owner(1).unwrap().1 >= LEASE, "what was parked is due");
+    assert_eq!(b.held_by(2), Some((DEAD.into(), 1)));
+    assert_eq!(b.held_by(4), Some((ME.into(), 1)));
+    assert!(b.owner(3).unwrap().1 >= released, "left alone");
+    assert_eq!(b.held_by(5), None);
+    assert_eq!(b.show(ATTEMPTS), "1-0=[1], 4-0:starts=1");
+    assert_eq!(b.show(STATS), "lost=1");
+    let (claimed, _) = b.reclaim(9).await;
+    let ids: Vec<u64> = claimed.iter().map(|c| c.fence.id.ms).collect();
+    assert_eq!(ids, [1, 3], "the others have a lease from now on");
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let again = b.me.restart_idle(&mut b.redis, LEASE, None, 9).await;
+    assert_eq!(
+        again.unwrap(),
+        (0, None),
+        "nothing is held up a second time"
+    );
 }
