@@ -20,6 +20,7 @@ mod clock;
 mod crew;
 mod dataset;
 mod disk;
+mod facts;
 mod failover;
 mod figures;
 mod forgotten;

@@ -9,14 +9,13 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use redis::Commands;
-use redis::streams::{StreamPendingCountReply, StreamRangeReply};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::crew::Crew;
+use crate::facts;
 use crate::load::{Load, Loading, now_ms};
-use crate::support::ledger::{Account, Dead, Facts, Handled, Published, Witnessed};
+use crate::support::ledger::{Account, Published};
 use crate::support::{Fleet, Server, eventually};
 
 /// Each event goes to two subscribers; history is cut all the time.
@@ -220,8 +219,7 @@ impl Run {
                 .iter()
                 .zip(handled)
                 .filter(|(_, times)| times.is_none());
-            let mut dead = Vec::new();
-            self.add_dead(who, &mut dead);
+            let dead = facts::dead(&self.fleet, who);
             let dead: BTreeSet<_> = dead.into_iter().map(|letter| letter.id).collect();
             rest.all(|(id, _)| dead.contains(*id))
         })
@@ -302,7 +300,7 @@ impl Run {
     pub fn finish(self) -> Report {
         self.settle();
         let published = self.published.lock().unwrap().clone();
-        let mut facts = self.facts();
+        let mut facts = facts::gather(&self.fleet, &self.witness());
         facts.forgotten.clone_from(&self.forgotten);
         let account = Account::draw_up(&published, &facts, &self.strikes, &self.may_die);
         if !account.violations.is_empty() {
@@ -327,113 +325,6 @@ impl Run {
             self.fleet.is_drained()
         }
     }
-
-    /// Along the way of an event, so that one that moves on meanwhile is not missed.
-    fn facts(&self) -> Facts {
-        let mut facts = Facts::default();
-        self.add_inbox(&mut facts.owed);
-        for subscriber in ["probe-service", "other-service"] {
-            for stream in ["test-events", "more-events"] {
-                self.add_owed(stream, subscriber, &mut facts.owed);
-            }
-        }
-        for subscriber in ["probe-service", "other-service"] {
-            self.add_effects(subscriber, &mut facts);
-        }
-        for subscriber in ["probe-service", "other-service", "router"] {
-            self.add_dead(subscriber, &mut facts.dead);
-        }
-        let witness = std::fs::read_to_string(self.witness()).unwrap_or_default();
-        facts.witnessed = witness.lines().filter_map(parse_witness).collect();
-        facts
-    }
-
-    fn add_effects(&self, subscriber: &str, facts: &mut Facts) {
-        for (id, times) in self.fleet.handled(subscriber) {
-            facts.counted.insert((subscriber.to_owned(), id), times);
-        }
-        for entry in self.range(&format!("{subscriber}:log")).ids {
-            let text = |field| entry.get::<String>(field).unwrap_or_default();
-            facts.handled.push(Handled {
-                subscriber: subscriber.to_owned(),
-                id: text("id"),
-                at_ms: time_of(&entry.id),
-                attempt: text("attempt").parse().unwrap(),
-                parent: text("parent"),
-            });
-        }
-    }
-
-    fn add_dead(&self, subscriber: &str, dead: &mut Vec<Dead>) {
-        for entry in self.range(&format!("dead:{subscriber}")).ids {
-            let text = |field| entry.get::<String>(field).unwrap_or_default();
-            let event: Value = serde_json::from_str(&text("event")).unwrap_or_default();
-            let attempts: Value = serde_json::from_str(&text("attempts")).unwrap_or_default();
-            dead.push(Dead {
-                subscriber: subscriber.to_owned(),
-                id: event["event_id"].as_str().unwrap_or_default().to_owned(),
-                at_ms: time_of(&entry.id),
-                reason: text("reason"),
-                charged: attempts.as_array().map_or(0, |log| log.len() as u32),
-                parent: event["data"]["parent"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned(),
-            });
-        }
-    }
-
-    fn add_owed(&self, stream: &str, subscriber: &str, owed: &mut BTreeSet<String>) {
-        let mut connection = self.fleet.connection();
-        let groups: redis::streams::StreamInfoGroupsReply =
-            connection.xinfo_groups(stream).unwrap_or_default();
-        let group = groups.groups.iter().find(|g| g.name == subscriber);
-        let after = group.map_or("-".to_owned(), |g| format!("({}", g.last_delivered_id));
-        let pending: StreamPendingCountReply = connection
-            .xpending_count(stream, subscriber, "-", "+", 100_000)
-            .unwrap_or_default();
-        let pending: BTreeSet<String> = pending.ids.into_iter().map(|p| p.id).collect();
-        let undelivered: StreamRangeReply =
-            connection.xrange(stream, after, "+").unwrap_or_default();
-        let undelivered: BTreeSet<String> = undelivered.ids.into_iter().map(|e| e.id).collect();
-        for entry in self.range(stream).ids {
-            if pending.contains(&entry.id) || undelivered.contains(&entry.id) {
-                owed.extend(entry.get::<String>("id"));
-            }
-        }
-    }
-
-    fn add_inbox(&self, owed: &mut BTreeSet<String>) {
-        for entry in self.range("inbox").ids {
-            let event: Value =
-                serde_json::from_str(&entry.get::<String>("event").unwrap_or_default())
-                    .unwrap_or_default();
-            owed.extend(event["event_id"].as_str().map(str::to_owned));
-        }
-    }
-
-    fn range(&self, stream: &str) -> StreamRangeReply {
-        self.fleet.connection().xrange_all(stream).unwrap()
-    }
-}
-
-fn time_of(entry: &str) -> u64 {
-    entry.split('-').next().unwrap().parse().unwrap()
-}
-
-/// `<subscriber> <event> <attempt> <key> start|end`
-fn parse_witness(line: &str) -> Option<Witnessed> {
-    let words: Vec<&str> = line.split(' ').collect();
-    let [subscriber, id, attempt, key, what] = words[..] else {
-        return None;
-    };
-    Some(Witnessed {
-        subscriber: subscriber.to_owned(),
-        id: id.to_owned(),
-        attempt: attempt.parse().ok()?,
-        key: key.to_owned(),
-        ended: what == "end",
-    })
 }
 
 /// Lets a process reach Redis by this way.

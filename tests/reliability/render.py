@@ -42,18 +42,69 @@ def faults(folder):
         rows.append([
             f"`{report['fault']}`", report["about"], f"{report['strikes']:,}",
             f"{account['published']:,}", f"{account['handled']:,}", f"{account['dead']:,}",
-            account["lost"], account["duplicated"], account["stuck"], f"{account['charged']:,}",
+            account["lost"], f"{account['forgotten']:,}", account["duplicated"], account["stuck"], f"{account['charged']:,}",
             milliseconds(report["recovery_p50_ms"]), milliseconds(report["recovery_p99_ms"]),
         ])
     total = [
         "**all**", f"{len(found)} faults", f"{sum(r['strikes'] for r in found):,}",
         *(f"{sum(r['account'][name] for r in found):,}"
-          for name in ["published", "handled", "dead", "lost", "duplicated", "stuck", "charged"]),
+          for name in ["published", "handled", "dead", "lost", "forgotten", "duplicated", "stuck",
+                       "charged"]),
         "", "",
     ]
     header = ["fault", "what strikes", "strikes", "published", "handled", "dead", "lost",
-              "duplicated", "stuck", "charged", "p50 ms", "p99 ms"]
-    return table(header, [*rows, total], right=range(2, 12))
+              "forgotten", "duplicated", "stuck", "charged", "p50 ms", "p99 ms"]
+    return table(header, [*rows, total], right=range(2, 13))
+
+
+def by_name(folder):
+    return {report["fault"]: report["notes"] for report in reports(folder)}
+
+
+def power(folder):
+    found = by_name(folder)
+    rows = []
+    for mode in ["always", "everysec", "no"]:
+        notes = found.get(f"power-loss-{mode}")
+        if notes is None:
+            return None
+        lost = int(notes["accepted events lost"])
+        rows.append([
+            f"`{mode}`", f"{lost:,} of {int(notes['events accepted']):,}",
+            f"{notes['oldest accepted event lost, ms before the cut']} ms" if lost else "–",
+            f"{int(notes['commits rolled back, run again']):,}",
+        ])
+    header = ["`appendfsync`", "accepted events lost", "the oldest, before the cut",
+              "commits undone and run again"]
+    return table(header, rows, right=[1, 2, 3])
+
+
+FAILOVERS = {
+    "failover-async": "asynchronous",
+    "failover-cut-off": "asynchronous, and the replica was cut off before",
+    "failover-min-replicas": "cut off before, with `min-replicas-to-write 1`, `min-replicas-max-lag 1`",
+    "failover-wait": "cut off before, and the publisher counts an event as accepted after `WAIT 1`",
+}
+
+
+def failover(folder):
+    found = by_name(folder)
+    rows = []
+    for fault, mode in FAILOVERS.items():
+        notes = found.get(fault)
+        if notes is None:
+            return None
+        lost = int(notes["accepted events lost"])
+        before, after = (notes[f"{which} accepted event lost, ms {when} the replica heard nothing more"]
+                         for which, when in [("oldest", "before"), ("newest", "after")])
+        rows.append([
+            mode, notes["delay to the replica, ms"], notes["replica cut off before, ms"],
+            f"{lost:,} of {int(notes['events accepted']):,}",
+            f"{before} ms before to {after} ms after" if lost else "–",
+        ])
+    header = ["mode", "replica behind, ms", "cut off for, ms", "accepted events lost",
+              "when, from the replica's last news"]
+    return table(header, rows, right=[1, 2, 3])
 
 
 def notes(folder):
@@ -114,7 +165,7 @@ def machine(_folder):
             "development build.")
 
 
-BLOCKS = {"faults": faults, "notes": notes, "mutants": mutants, "model": model, "machine": machine}
+BLOCKS = {"faults": faults, "power": power, "failover": failover, "notes": notes, "mutants": mutants, "model": model, "machine": machine}
 
 
 def main():
