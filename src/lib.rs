@@ -111,7 +111,7 @@
 //!
 //! | layer | modules | knows Redis? |
 //! |---|---|---|
-//! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], [`failpoint`], `text` | no |
+//! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], `failpoint`, `text` | no |
 //! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
 //! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
 //! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`publisher`], [`status`] | through 1b |
@@ -123,6 +123,9 @@ pub mod dead;
 pub mod error;
 pub mod event;
 pub mod event_type;
+#[cfg(not(feature = "failpoints"))]
+mod failpoint;
+#[cfg(feature = "failpoints")]
 pub mod failpoint;
 pub mod fleet;
 pub mod json;

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use deadpool_redis::PoolError;
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError};
 
 use crate::routing::ConfigError;
 use crate::store::{Severity, StoreError};
@@ -67,10 +67,8 @@ impl From<&StoreError> for Exit {
 
 fn of_redis(error: &RedisError) -> Exit {
     let heals = matches!(
-        error.kind(),
-        ErrorKind::Server(
-            ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly
-        )
+        error.code(),
+        Some("LOADING" | "MASTERDOWN" | "READONLY" | "NOREPLICAS" | "MISCONF" | "BUSY")
     );
     if heals || error.is_io_error() {
         return Exit::Unreachable;

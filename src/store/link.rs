@@ -161,6 +161,7 @@ impl Redis {
             state: Arc::default(),
             epoch: Arc::default(),
             proven: Arc::default(),
+            answers: Arc::default(),
         }
     }
 }
@@ -196,8 +197,10 @@ pub struct Link {
     redis: Redis,
     state: Arc<Mutex<LinkState>>,
     epoch: Arc<AtomicU64>,
-    /// The newest connection on which anything was answered.
+    /// The newest connection on which anything was answered without an error.
     proven: Arc<AtomicU64>,
+    /// How many exchanges were.
+    answers: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -216,6 +219,9 @@ struct Failed {
     next: Instant,
 }
 
+/// The longest pause: shorter than what a process that must end waits for its last exchanges.
+const MOST_PAUSE: Duration = Duration::from_millis(500);
+
 /// A failure this long after the one before is none of the same outage.
 const CALM: Duration = Duration::from_secs(10);
 
@@ -228,7 +234,7 @@ impl LinkState {
             at,
             cause,
             in_a_row,
-            next: at + RECONNECT.delay(in_a_row),
+            next: at + RECONNECT.delay(in_a_row).min(MOST_PAUSE),
         });
     }
 }
@@ -268,9 +274,18 @@ impl Link {
         self.exchange(connection, epoch, exchange).await.map(Some)
     }
 
-    /// The next exchange builds a connection of its own; those under way keep theirs.
-    pub async fn replace(&self) {
-        self.state.lock().await.connection = None;
+    /// How many exchanges were answered so far.
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// If nothing was answered since there were so many answers: the next exchange builds a
+    /// connection of its own, and those under way keep theirs.
+    pub async fn replace_if_silent(&self, since: u64) {
+        let mut state = self.state.lock().await;
+        if self.answers() == since {
+            state.connection = None;
+        }
     }
 
     async fn connect(&self) -> Result<(MultiplexedConnection, u64), StoreError> {
@@ -313,7 +328,8 @@ impl Link {
     {
         match exchange(connection).await {
             Ok(answer) => {
-                self.proven.store(epoch, Ordering::Relaxed);
+                self.proven.fetch_max(epoch, Ordering::Relaxed);
+                self.answers.fetch_add(1, Ordering::Relaxed);
                 Ok(answer)
             }
             Err(cause) => {

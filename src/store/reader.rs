@@ -60,7 +60,7 @@ impl Reader {
         for _ in streams {
             command.arg(">");
         }
-        let redis = self.link.redis();
+        let (redis, answers) = (self.link.redis(), self.link.answers());
         let reply = {
             let mut reply = std::pin::pin!(command.query_async::<redis::Value>(&mut connection));
             tokio::select! {
@@ -69,10 +69,15 @@ impl Reader {
                     let unblock = self.link.run(|mut c| async move {
                         redis::cmd("CLIENT").arg("UNBLOCK").arg(client).exec_async(&mut c).await
                     });
-                    if let Err(error) = unblock.await {
-                        tracing::debug!(%error, "the read ends by itself");
+                    tokio::select! {
+                        reply = &mut reply => reply, // it ended by itself
+                        unblocked = unblock => {
+                            if let Err(error) = unblocked {
+                                tracing::debug!(%error, "the read ends by itself");
+                            }
+                            reply.await
+                        }
                     }
-                    reply.await
                 }
             }
         };
@@ -85,7 +90,7 @@ impl Reader {
                 // What swallowed this connection in silence may have swallowed the other: who
                 // uses it next need not wait for a time-out as well.
                 if cause.is_timeout() {
-                    self.link.replace().await;
+                    self.link.replace_if_silent(answers).await;
                 }
                 let cause = name_wrong_type(&self.link, cause, streams, "stream").await;
                 Err(redis.error(cause))

@@ -35,6 +35,7 @@ impl Info {
     }
 }
 
+#[cfg(test)]
 impl From<&str> for Info {
     fn from(text: &str) -> Self {
         Self(text.to_owned())

@@ -12,7 +12,7 @@ use super::delivery::{AttemptLog, Delivery};
 use super::handler::Handler;
 use crate::failpoint::failpoint;
 use crate::fleet::{self, ServerClock};
-use crate::store::{Claimed, Scope, StoreError, is_dataset_gone};
+use crate::store::{Claimed, Scope, StoreError};
 
 /// How soon a delivery is found that another process parked, released or died with. Own
 /// retries are found when they are due.
@@ -133,8 +133,10 @@ impl<H: Handler> Core<H> {
         for source in sources.iter() {
             match fleet::restart_idle(&self.link, &source.holder, source.lease).await {
                 Ok(()) => {}
-                // A lost group is announced where it is read; nothing of it is pending.
-                Err(error) if error.redis().is_some_and(is_dataset_gone) => {}
+                // A lost group is announced where it is read; nothing of it is pending. A key of
+                // the wrong type is announced with every round: others are not looked over again
+                // and again for its sake.
+                Err(error) if is_of_one_stream(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, stream = &*source.name,
                         "cannot look for idle times from before the clock was set back; trying again");

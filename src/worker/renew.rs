@@ -39,21 +39,21 @@ async fn run(redis: Redis, held: Held, lease: Duration) {
     // Opened before it is needed: no lease is to be lost because the password has changed since,
     // or because Redis takes no more clients. What goes wrong now is met again below.
     let mut connection = redis.dedicated(Duration::ZERO).await.ok();
-    let mut failures = 0;
+    let (mut failures, mut after_outage) = (0, false);
     loop {
-        let (after_outage, began) = (failures > 0, Instant::now());
+        let began = Instant::now();
         match renew(&redis, &mut connection, &held, lease, after_outage).await {
             Ok(()) => {
-                failures = 0;
+                (failures, after_outage) = (0, false);
                 // Paced from start to start: while an answer was held up (a frozen or paused
                 // Redis) the leases of what was too young to be asked for ran out as well.
                 tokio::time::sleep_until(began + lease / 6).await;
             }
             Err(error) => {
                 tracing::warn!(%error, failures, "cannot renew leases; trying again");
+                failures += 1;
                 if error.redis().is_none_or(loses_connection) {
-                    connection = None;
-                    failures += 1;
+                    (connection, after_outage) = (None, true);
                 }
                 tokio::time::sleep(RECONNECT.delay(failures).min(lease / 6)).await;
             }
@@ -69,14 +69,11 @@ async fn renew(
     lease: Duration,
     all: bool,
 ) -> Result<(), StoreError> {
-    let groups = held.older_than(if all { Duration::ZERO } else { lease / 3 });
-    if groups.is_empty() && !all {
-        return Ok(());
-    }
     let open = match connection {
         Some(open) => open,
         none => none.insert(redis.dedicated(Duration::ZERO).await?),
     };
+    let groups = held.older_than(if all { Duration::ZERO } else { lease / 3 });
     let mut failed = None;
     for (holder, tickets) in groups {
         for tickets in tickets.chunks(500) {

@@ -76,6 +76,8 @@ fn renewal_frozen(full: bool) -> Result<Report, CannotInject> {
     let mut run = Run::new(full);
     run.start();
     run.hire_armed("probe-service", "frozen", Some("worker.renewing 1 freeze"));
+    // It goes on taking work: what it takes three times looks as if it killed its process.
+    run.may_die("crashed");
     let load = run.load(Load {
         ms: |n| if n % 20 == 0 { 2_500 } else { 1 },
         ..Load::of(run.pick(400, 4_000), 60)

@@ -4,7 +4,9 @@
 -- Answers per delivery: HELD (done), GONE, FENCED.
 must_be(KEYS[1], 'stream')
 must_be(KEYS[2], 'hash')
-must_be_able(KEYS[1], 'HDEL', 'XACK', 'XDEL')
+must_be_able(KEYS[1], 'XACK')
+must_be_able(KEYS[2], 'HDEL')
+if ARGV[3] == '1' then must_be_able(KEYS[1], 'XDEL') end
 local answers, held, troubled = {}, {}, {}
 for i = 4, #ARGV, 3 do
   local id = ARGV[i]

@@ -19,7 +19,9 @@ local state = fence(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 if state ~= 'HELD' then return {state} end
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'stream')
-must_be_able(KEYS[1], 'XADD', 'HDEL', 'XACK', 'XDEL')
+must_be_able(KEYS[1], 'XACK')
+if ARGV[5] == '1' then must_be_able(KEYS[2], 'HDEL') end
+if ARGV[6] == '1' then must_be_able(KEYS[1], 'XDEL') end
 
 local function version_of(key)
   local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
@@ -107,6 +109,9 @@ for _ = 1, tonumber(take()) do
   end
 end
 
+local follow_ups = tonumber(take())
+if follow_ups > 0 then must_be_able(KEYS[3], 'XADD') end
+
 -- Nothing below can fail.
 for _, effect in ipairs(effects) do
   local name, key, args = effect[1], effect[2], effect[3]
@@ -119,7 +124,7 @@ for _, effect in ipairs(effects) do
     redis.call(name, key, unpack(args))
   end
 end
-for _ = 1, tonumber(take()) do
+for _ = 1, follow_ups do
   local json, hops = take(), take()
   redis.call('XADD', KEYS[3], '*', 'event', json, 'hops', hops)
 end

@@ -6,7 +6,9 @@
 must_be(KEYS[1], 'stream')
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
-must_be_able(KEYS[1], 'XCLAIM', 'HSET', 'HDEL', 'HINCRBY')
+must_be_able(KEYS[1], 'XCLAIM')
+must_be_able(KEYS[2], 'HSET', 'HDEL')
+must_be_able(KEYS[3], 'HINCRBY')
 local answers, lease, now = {}, tonumber(ARGV[4]), now_ms()
 for i = 5, #ARGV, 5 do
   local id, count = ARGV[i], ARGV[i + 1]

@@ -21,7 +21,10 @@ end
 -- that lacks one of them would stop it half-way, and its repetitions would do that half again.
 local function must_be_able(key, ...)
   for _, command in ipairs({...}) do
-    if not redis.acl_check_cmd(command, key) then
+    local name, of = string.match(command, '^(%u+)|?(%u*)$') -- XGROUP|DESTROY is a command of XGROUP
+    local able
+    if of == '' then able = redis.acl_check_cmd(name, key) else able = redis.acl_check_cmd(name, of, key) end
+    if not able then
       error({err = 'NOPERM this user may not run ' .. command .. ' on ' .. key .. ': grant it with ACL SETUSER'})
     end
   end

@@ -25,7 +25,9 @@ end
 if #due == 0 then return {{}, {}, 0, now, '0'} end
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
-must_be_able(KEYS[1], 'XAUTOCLAIM', 'XCLAIM', 'HMGET', 'HDEL', 'HINCRBY')
+must_be_able(KEYS[1], 'XAUTOCLAIM', 'XCLAIM')
+must_be_able(KEYS[2], 'HMGET', 'HDEL')
+must_be_able(KEYS[3], 'HINCRBY')
 local claimed, lost, parked_again = {}, {}, 0
 local owners = {}
 for _, pending in ipairs(due) do owners[pending[1]] = pending[2] end
@@ -42,8 +44,9 @@ for _, pending in ipairs(due) do
     local log, starts, due_at = unpack(redis.call('HMGET', KEYS[2], id, id .. ':starts', id .. ':due'))
     local wait = (tonumber(due_at) or 0) - now
     local parked = owners[id] == 'retry' or owners[id] == 'released'
-    if parked and wait > 0 then
-      -- A delay longer than the lease surfaces early: park it again.
+    if owners[id] == 'retry' and wait > 0 then
+      -- A delay longer than the lease surfaces early: park it again. (What was released is due
+      -- whatever the clock says: it may have been set back since.)
       parked_again = parked_again + 1
       redis.call('XCLAIM', KEYS[1], group, owners[id], 0, id,
         'IDLE', string.format('%.0f', math.max(lease - wait, 0)), 'RETRYCOUNT', count, 'JUSTID')

@@ -5,6 +5,9 @@
 must_be(KEYS[1], 'stream')
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
+must_be_able(KEYS[1], 'XCLAIM')
+must_be_able(KEYS[2], 'HDEL')
+must_be_able(KEYS[3], 'HINCRBY')
 local answers = {}
 for i = 3, #ARGV, 2 do
   local id = ARGV[i]

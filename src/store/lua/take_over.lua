@@ -6,7 +6,9 @@
 must_be(KEYS[1], 'stream')
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'hash')
-must_be_able(KEYS[1], 'XCLAIM', 'HSETNX', 'HDEL', 'HINCRBY')
+must_be_able(KEYS[1], 'XCLAIM', 'XGROUP|DELCONSUMER')
+must_be_able(KEYS[2], 'HSETNX', 'HDEL')
+must_be_able(KEYS[3], 'HINCRBY')
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], ARGV[2])
 for _, entry in ipairs(pending) do
   local id = entry[1]

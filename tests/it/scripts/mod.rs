@@ -5,6 +5,7 @@ mod effects;
 mod groups;
 mod letters;
 mod reclaim;
+mod rights;
 mod route;
 mod settle;
 mod trim;

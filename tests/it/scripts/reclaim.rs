@@ -304,7 +304,7 @@ async fn a_clock_set_back_holds_nothing_up_for_longer_than_a_lease() {
     b.give(DEAD, 20, [2]);
     b.give(RELEASED, BEYOND_ANY_LEASE_MS, [3]);
     b.run(&format!(
-        "HSET {ATTEMPTS} 1-0 [1] 1-0:due 9999999999999 4-0:starts 1"
+        "HSET {ATTEMPTS} 1-0 [1] 1-0:due 9999999999999 3-0:due 9999999999999 4-0:starts 1"
     ));
     b.run(&format!("XDEL {STREAM} 5-0"));
     clock.set(-HOUR);
@@ -330,7 +330,10 @@ async fn a_clock_set_back_holds_nothing_up_for_longer_than_a_lease() {
     assert_eq!(b.held_by(4), Some((ME.into(), 1)));
     assert!(b.owner(3).unwrap().1 >= released, "left alone");
     assert_eq!(b.held_by(5), None);
-    assert_eq!(b.show(ATTEMPTS), "1-0=[1], 4-0:starts=1");
+    assert_eq!(
+        b.show(ATTEMPTS),
+        "1-0=[1], 3-0:due=9999999999999, 4-0:starts=1"
+    );
     assert_eq!(b.show(STATS), "lost=1");
     let (claimed, _) = b.reclaim(9).await;
     let ids: Vec<u64> = claimed.iter().map(|c| c.fence.id.ms).collect();
