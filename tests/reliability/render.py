@@ -43,18 +43,19 @@ def faults(folder):
             f"`{report['fault']}`", report["about"], f"{report['strikes']:,}",
             f"{account['published']:,}", f"{account['handled']:,}", f"{account['dead']:,}",
             account["lost"], f"{account['forgotten']:,}", account["duplicated"], account["stuck"], f"{account['charged']:,}",
+            f"{account['repeated_runs']:,}",
             milliseconds(report["recovery_p50_ms"]), milliseconds(report["recovery_p99_ms"]),
         ])
     total = [
         "**all**", f"{len(found)} faults", f"{sum(r['strikes'] for r in found):,}",
         *(f"{sum(r['account'][name] for r in found):,}"
           for name in ["published", "handled", "dead", "lost", "forgotten", "duplicated", "stuck",
-                       "charged"]),
+                       "charged", "repeated_runs"]),
         "", "",
     ]
     header = ["fault", "what strikes", "strikes", "published", "handled", "dead", "lost",
-              "forgotten", "duplicated", "stuck", "charged", "p50 ms", "p99 ms"]
-    return table(header, [*rows, total], right=range(2, 13))
+              "forgotten", "duplicated", "stuck", "charged", "run again", "p50 ms", "p99 ms"]
+    return table(header, [*rows, total], right=range(2, 14))
 
 
 def by_name(folder):
