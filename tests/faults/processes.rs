@@ -74,13 +74,13 @@ fn kill_workers(full: bool) -> Result<Report, CannotInject> {
     run.may_die("crashed");
     let load = run.load(Load {
         ms: |_| 5,
-        ..Load::of(run.pick(1_000, 20_000), 300)
+        ..Load::of(run.pick(1_000, 20_000), run.pick(300, 150))
     });
     for name in ["a", "b", "c"].into_iter().cycle() {
         if !load.goes_on() {
             break;
         }
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(run.pick(300, 1_000) as u64));
         run.strike(|run| {
             run.crew.kill(name);
         });
@@ -93,12 +93,12 @@ fn kill_routers(full: bool) -> Result<Report, CannotInject> {
     let mut run = Run::new(full);
     run.start();
     run.hire_router("r2");
-    let load = run.load(Load::of(run.pick(1_000, 20_000), 300));
+    let load = run.load(Load::of(run.pick(1_000, 20_000), run.pick(300, 150)));
     for name in ["r", "r2"].into_iter().cycle() {
         if !load.goes_on() {
             break;
         }
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(run.pick(300, 1_000) as u64));
         run.strike(|run| run.crew.kill(name));
     }
     load.finish();
@@ -226,7 +226,7 @@ fn no_descriptors(full: bool) -> Result<Report, CannotInject> {
     run.start();
     let load = run.load(Load::of(run.pick(500, 6_000), 150));
     while load.goes_on() {
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(run.pick(500, 4_000) as u64));
         let victims = ["a", "b", "c", "r"].map(|name| run.crew.pid(name));
         run.strike(|run| {
             let limits = victims.map(|pid| limit_descriptors(pid, Some(3)));
