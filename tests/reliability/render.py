@@ -109,12 +109,13 @@ def failover(folder):
 
 
 def notes(folder):
+    # Those of power cuts and failovers have tables of their own.
     rows = [
-        [f"`{report['fault']}`", name, value]
-        for report in reports(folder)
-        for name, value in report["notes"].items()
+        [f"`{fault}`", "; ".join(f"{name}: {value}" for name, value in notes.items() if value)]
+        for fault, notes in by_name(folder).items()
+        if notes and fault not in FAILOVERS and not fault.startswith("power-loss-")
     ]
-    return table(["fault", "figure", "value"], rows, right=[2]) if rows else None
+    return table(["fault", "figures"], rows) if rows else None
 
 
 def mutants(folder):
