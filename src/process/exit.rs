@@ -113,6 +113,10 @@ mod tests {
             "it may be promoted"
         );
         assert_eq!(Exit::from(&unfit(&[replica, Finding::Cluster])).code(), 78);
+        for code in ["NOREPLICAS", "MISCONF", "BUSY"] {
+            let refused = redis::make_extension_error(code.to_owned(), None);
+            assert_eq!(Exit::from(&store(refused)).code(), 69, "{code} passes");
+        }
         let config = ConfigError { problems: vec![] };
         assert_eq!(Exit::from(&config).code(), 78);
     }

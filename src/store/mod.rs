@@ -4,7 +4,7 @@
 //! Three kinds of connection, because they fail differently:
 //! - [`Redis::pool`]: short commands of handlers and of the operator (deadpool);
 //! - [`Link`]: one shared, multiplexed connection per process for settling and upkeep;
-//! - [`Redis::dedicated`]: for a blocking read, whose answer may take as long as [`READ_BLOCK`].
+//! - [`Redis::dedicated`]: for a blocking read, whose answer may take as long as BLOCK.
 
 mod codec;
 mod findings;
@@ -21,7 +21,7 @@ pub use keys::Keys;
 pub use link::{
     Link, Redis, StoreError, is_dataset_gone, loses_connection, name_wrong_type, retry_until,
 };
-pub use reader::{READ_BLOCK, Reader};
+pub use reader::Reader;
 pub use scan::scan;
 pub use scripts::*;
 pub use server::{ClockOffset, Info, ServerFacts, info, time, uptime};

@@ -11,7 +11,7 @@ use super::link::{Link, StoreError, name_wrong_type};
 
 /// How long one read waits for something new; also how soon a reader notices a change of what
 /// it is to read.
-pub const READ_BLOCK: Duration = Duration::from_millis(1000);
+const BLOCK: Duration = Duration::from_millis(1000);
 
 /// Reads new entries for one consumer.
 pub struct Reader {
@@ -54,7 +54,7 @@ impl Reader {
             .arg(count);
         command
             .arg("BLOCK")
-            .arg(READ_BLOCK.as_millis() as u64)
+            .arg(BLOCK.as_millis() as u64)
             .arg("STREAMS")
             .arg(streams);
         for _ in streams {
@@ -100,7 +100,7 @@ impl Reader {
 
     async fn connect(&self) -> Result<(MultiplexedConnection, i64), StoreError> {
         let redis = self.link.redis();
-        let mut connection = redis.dedicated(READ_BLOCK).await?;
+        let mut connection = redis.dedicated(BLOCK).await?;
         let id = redis::cmd("CLIENT")
             .arg("ID")
             .query_async(&mut connection)

@@ -14,6 +14,7 @@ use super::delivery::{AttemptLog, Delivery, Start};
 use super::execute::execute;
 use super::handler::{Environment, Handler};
 use super::held::Held;
+use super::renew;
 use super::settle::Ack;
 use super::throttle::Throttle;
 use crate::failpoint::failpoint;
@@ -104,8 +105,13 @@ impl<H: Handler> Core<H> {
                     .await;
                 return;
             };
+            // The renewer keeps leases younger than half; an older one was not known here: the
+            // answer that brought it came late, or waited behind handlers that block every thread.
+            if delivery.guard.age() > self.lease * 2 / 3 {
+                renew::renew_now(&self.link, &self.held, self.lease / 3).await;
+            }
             if delivery.guard.lost.is_cancelled() {
-                continue; // while it waited for a slot it became another's
+                continue; // it became another's
             }
             self.tasks.spawn(execute(self.clone(), delivery, permit));
         }

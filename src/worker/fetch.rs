@@ -21,7 +21,7 @@ use crate::failpoint::failpoint;
 use crate::fleet::{self, MembershipLost, WantedGroup};
 use crate::retry::RECONNECT;
 use crate::store::{
-    Ensure, Entry, EntryId, Fence, Fields, GroupState, READ_BLOCK, Reader, StoreError, StreamField,
+    Ensure, Entry, EntryId, Fence, Fields, GroupState, Reader, StoreError, StreamField,
     is_dataset_gone,
 };
 
@@ -66,9 +66,6 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
                         deliveries.extend(core.sort(source, entries, since).await);
                     }
                 }
-                if since.elapsed() > READ_BLOCK + core.lease / 2 {
-                    core.let_the_renewer_look().await;
-                }
                 core.start(deliveries).await;
             }
             Err(error) => {
@@ -106,15 +103,6 @@ impl<H: Handler> Core<H> {
                 return Some(self.throttle.allowance(free));
             }
             tokio::task::yield_now().await;
-        }
-    }
-
-    /// A reply that waited behind handlers that block every thread may be older than a lease, and
-    /// what it brought another's: the renewer finds out, and what is lost is not started.
-    async fn let_the_renewer_look(&self) {
-        tokio::select! {
-            () = self.stop.reading.cancelled() => {}
-            () = tokio::time::sleep(self.lease / 3) => {}
         }
     }
 

@@ -31,6 +31,16 @@ pub(crate) struct HeldGuard {
     pub(crate) lost: CancellationToken,
 }
 
+impl HeldGuard {
+    /// How long ago its lease was begun or renewed.
+    pub(crate) fn age(&self) -> Duration {
+        let leases = self.held.leases();
+        leases
+            .get(&self.ticket)
+            .map_or(Duration::ZERO, |lease| lease.renewed.elapsed())
+    }
+}
+
 impl Drop for HeldGuard {
     fn drop(&mut self) {
         self.held.leases().remove(&self.ticket);

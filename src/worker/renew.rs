@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::held::Held;
 use crate::failpoint::failpoint;
 use crate::retry::RECONNECT;
-use crate::store::{Fence, Holder, Redis, Settled, StoreError, loses_connection};
+use crate::store::{Fence, Holder, Link, Redis, Settled, StoreError, loses_connection};
+
+/// Deliveries that one call renews: it must not hold Redis up.
+const STEP: usize = 500;
 
 /// Starts the thread. It ends when `stop` fires.
 pub(crate) fn spawn(
@@ -76,15 +80,10 @@ async fn renew(
     let groups = held.older_than(if all { Duration::ZERO } else { lease / 3 });
     let mut failed = None;
     for (holder, tickets) in groups {
-        for tickets in tickets.chunks(500) {
-            let fences: Vec<_> = tickets.iter().map(|(_, fence)| *fence).collect();
-            let since = Instant::now();
+        for tickets in tickets.chunks(STEP) {
             failpoint!("worker.renewing");
-            match holder.renew(open, &fences).await {
-                Ok(answers) => {
-                    failpoint!("worker.renewed");
-                    note(held, &holder, tickets, answers, since);
-                }
+            match renew_some(open, held, &holder, tickets).await {
+                Ok(()) => failpoint!("worker.renewed"),
                 Err(error) if loses_connection(&error) => return Err(redis.error(error)),
                 // One stream whose group is gone must not cost the others their leases.
                 Err(error) => failed = Some(redis.error(error)),
@@ -92,6 +91,34 @@ async fn renew(
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// Renews at once, on the shared connection, what had no sign of life for `age`: so it is known
+/// what is another's by now. What Redis does not answer is left to the thread.
+pub(crate) async fn renew_now(link: &Link, held: &Held, age: Duration) {
+    for (holder, tickets) in held.older_than(age) {
+        for tickets in tickets.chunks(STEP) {
+            let holder = &holder;
+            let renewed =
+                link.run(|mut c| async move { renew_some(&mut c, held, holder, tickets).await });
+            if let Err(error) = renewed.await {
+                tracing::debug!(%error, stream = holder.stream, "cannot renew at once");
+            }
+        }
+    }
+}
+
+async fn renew_some(
+    connection: &mut MultiplexedConnection,
+    held: &Held,
+    holder: &Holder,
+    tickets: &[(u64, Fence)],
+) -> Result<(), RedisError> {
+    let fences: Vec<_> = tickets.iter().map(|(_, fence)| *fence).collect();
+    let since = Instant::now();
+    let answers = holder.renew(connection, &fences).await?;
+    note(held, holder, tickets, answers, since);
+    Ok(())
 }
 
 fn note(

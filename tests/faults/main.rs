@@ -15,28 +15,8 @@
 #[allow(dead_code, reason = "other suites use the rest")]
 mod support;
 
-mod aof;
-mod clock;
-mod crew;
-mod dataset;
-mod disk;
-mod facts;
-mod failover;
-mod figures;
-mod forgotten;
-mod front;
-mod load;
-mod network;
-mod partition;
-mod power;
-mod processes;
-mod redis_answers;
-mod redis_state;
-mod rights;
-mod run;
-mod table;
-mod torn;
-mod work;
+mod catalogue;
+mod harness;
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -46,7 +26,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use run::Report;
+use harness::run::Report;
+use harness::table;
 
 /// One fault of the suite.
 pub struct Fault {
@@ -67,35 +48,13 @@ const SKIPPED: i32 = 77;
 const SHORT_LIMIT: Duration = Duration::from_secs(150);
 const FULL_LIMIT: Duration = Duration::from_secs(900);
 
-fn catalogue() -> Vec<Fault> {
-    [
-        processes::FAULTS,
-        work::FAULTS,
-        network::FAULTS,
-        partition::FAULTS,
-        redis_state::FAULTS,
-        redis_answers::FAULTS,
-        dataset::FAULTS,
-        rights::FAULTS,
-        power::FAULTS,
-        failover::FAULTS,
-        disk::FAULTS,
-        torn::FAULTS,
-        clock::FAULTS,
-    ]
-    .into_iter()
-    .flatten()
-    .map(|f| Fault { ..*f })
-    .collect()
-}
-
 fn main() -> ExitCode {
     if let Ok(subscriber) = std::env::var("PROBE_SUBSCRIBER") {
         support::probe::run(&subscriber);
     }
     let form = std::env::var("STREAMFLEET_FAULTS").unwrap_or_default();
     let full = form == "full";
-    let faults = catalogue();
+    let faults = catalogue::all();
     if form == "list" {
         table::print_catalogue(&faults);
         return ExitCode::SUCCESS;

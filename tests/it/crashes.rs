@@ -97,6 +97,50 @@ fn a_frozen_worker_is_fenced() {
     );
 }
 
+/// What Redis had handed to a worker that was frozen before it knew of it is another's when it
+/// wakes up: it does not even start it.
+#[test]
+fn what_a_worker_learns_of_too_late_is_not_started() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let mut frozen = fleet.worker("probe-service", "frozen");
+    let owed = || -> usize {
+        let pending: redis::streams::StreamPendingReply = fleet
+            .connection()
+            .xpending("test-events", "probe-service")
+            .unwrap();
+        pending.count()
+    };
+    // Until it is frozen while its read waits: then the reply waits as well.
+    let late = eventually("Redis hands something to the frozen worker", || {
+        frozen.signal("STOP");
+        let events = fleet.cli::<usize>("XLEN test-events");
+        let late = event(json!({}));
+        fleet.publish(std::slice::from_ref(&late));
+        eventually("it is routed", || {
+            (fleet.cli::<usize>("XLEN test-events") > events).then_some(())
+        });
+        if owed() == 1 {
+            return Some(late);
+        }
+        frozen.signal("CONT");
+        eventually("it is handled", || {
+            fleet.handled("probe-service").get(&id(&late)).copied()
+        });
+        fleet.drained();
+        None
+    });
+    let _other = fleet.worker("probe-service", "other");
+    eventually("the other handles it", || {
+        fleet.handled("probe-service").get(&id(&late)).copied()
+    });
+    frozen.signal("CONT");
+    // A stop is answered when all that was read is dealt with.
+    frozen.signal("TERM");
+    assert_eq!(frozen.exit_code(), Some(0));
+    assert_eq!(fleet.starts(&late), Some(1));
+}
+
 /// An event that kills its process does so three times and takes no neighbour with it.
 #[test]
 fn a_poison_event_is_isolated_and_its_neighbours_are_not_charged() {

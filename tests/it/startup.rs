@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::fleet::id;
+use crate::support::preload::Clock;
 use crate::support::server::program;
 use crate::support::{Fleet, Server, event, eventually};
 
@@ -149,20 +150,18 @@ fn a_full_disk_is_waited_for() {
     assert!(log.contains("cannot write its append-only file"), "{log}");
 }
 
-/// With faketime, where it is installed; what counts as apart is tested without.
+/// What counts as apart is tested beside the code.
 #[test]
 fn clocks_that_are_apart_are_warned_of() {
-    if Command::new("faketime").arg("--version").output().is_err() {
-        eprintln!("skipped: faketime is not installed (apt-get install faketime)");
-        return;
-    }
+    let clock = Clock::build().unwrap();
     let fleet = Fleet::new();
-    for (shift, apart) in [
-        ("+60s", "s behind this machine's"),
-        ("-60s", "s ahead of this machine's"),
+    for (seconds, apart) in [
+        (60, "s behind this machine's"),
+        (-60, "s ahead of this machine's"),
     ] {
-        let mut router = Command::new("faketime");
-        router.args(["-f", shift, env!("CARGO_BIN_EXE_streamfleet-router")]);
+        clock.set(seconds);
+        let mut router = fleet.router_command("r");
+        router.envs(clock.environment());
         let router = fleet.launch(router, "r", "router started");
         let log = router.log_text();
         assert!(

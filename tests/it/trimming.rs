@@ -1,10 +1,9 @@
 //! I4: history is trimmed, what is owed never.
 
-use std::process::Command;
-
 use serde_json::json;
 
 use crate::support::fleet::{ROUTING, typed};
+use crate::support::preload::Clock;
 use crate::support::{Fleet, event, eventually};
 
 #[test]
@@ -92,11 +91,8 @@ fn trimming_races_a_lagging_group() {
 /// History is as old as Redis says: a router whose clock is wrong deletes nothing early.
 #[test]
 fn retention_goes_by_the_clock_of_redis() {
-    let faketime = Command::new("faketime").arg("--version").output();
-    if faketime.is_err() {
-        eprintln!("skipped: faketime is not installed (apt-get install faketime)");
-        return;
-    }
+    let clock = Clock::build().unwrap();
+    clock.set(60 * 24 * 3600);
     let fleet = Fleet::new();
     fleet.configure(
         &ROUTING
@@ -109,8 +105,8 @@ fn retention_goes_by_the_clock_of_redis() {
                 r#"events: ["More.**"], maxlen: 1"#,
             ),
     );
-    let mut router = Command::new("faketime");
-    router.args(["-f", "+60d", env!("CARGO_BIN_EXE_streamfleet-router")]);
+    let mut router = fleet.router_command("r");
+    router.envs(clock.environment());
     let _router = fleet.launch(router, "r", "router started");
     let _workers = ["probe-service", "other-service"].map(|s| fleet.worker(s, "w"));
     let letter: String = fleet.cli("XADD dead:probe-service * reason test");

@@ -5,7 +5,6 @@
 must_be(KEYS[1], 'stream')
 must_be(KEYS[2], 'hash')
 must_be_able(KEYS[1], 'XACK')
-must_be_able(KEYS[2], 'HDEL')
 if ARGV[3] == '1' then must_be_able(KEYS[1], 'XDEL') end
 local answers, held, troubled = {}, {}, {}
 for i = 4, #ARGV, 3 do
@@ -17,6 +16,7 @@ for i = 4, #ARGV, 3 do
     if ARGV[i + 2] == '1' then troubled[#troubled + 1] = id end
   end
 end
+if #troubled > 0 then must_be_able(KEYS[2], 'HDEL') end
 for _, id in ipairs(troubled) do forget(KEYS[2], id) end
 in_slices(held, function(...) redis.call('XACK', KEYS[1], ARGV[1], ...) end)
 if ARGV[3] == '1' then

@@ -3,12 +3,8 @@
 -- KEYS: stream, attempts, stats
 -- ARGV: group, consumer, target, lease (ms), then per delivery: id, count, delay (ms), log ('' leaves it), starts without an outcome ('' leaves them)
 -- Answers per delivery: HELD (done), GONE, FENCED, LOST (the entry was deleted under us).
-must_be(KEYS[1], 'stream')
-must_be(KEYS[2], 'hash')
-must_be(KEYS[3], 'hash')
-must_be_able(KEYS[1], 'XCLAIM')
-must_be_able(KEYS[2], 'HSET', 'HDEL')
-must_be_able(KEYS[3], 'HINCRBY')
+must_be_claimable(KEYS[1], KEYS[2], KEYS[3])
+must_be_able(KEYS[2], 'HSET')
 local answers, lease, now = {}, tonumber(ARGV[4]), now_ms()
 for i = 5, #ARGV, 5 do
   local id, count = ARGV[i], ARGV[i + 1]

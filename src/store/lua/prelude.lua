@@ -19,15 +19,27 @@ end
 
 -- Stops the script, before anything was written, unless its user may run these commands: an ACL
 -- that lacks one of them would stop it half-way, and its repetitions would do that half again.
+local function refuse(key, command)
+  error({err = 'NOPERM this user may not run ' .. command .. ' on ' .. key .. ': grant it with ACL SETUSER'})
+end
 local function must_be_able(key, ...)
   for _, command in ipairs({...}) do
-    local name, of = string.match(command, '^(%u+)|?(%u*)$') -- XGROUP|DESTROY is a command of XGROUP
-    local able
-    if of == '' then able = redis.acl_check_cmd(name, key) else able = redis.acl_check_cmd(name, of, key) end
-    if not able then
-      error({err = 'NOPERM this user may not run ' .. command .. ' on ' .. key .. ': grant it with ACL SETUSER'})
-    end
+    if not redis.acl_check_cmd(command, key) then refuse(key, command) end
   end
+end
+local function must_be_able_to(key, container, command)
+  if not redis.acl_check_cmd(container, command, key) then refuse(key, container .. '|' .. command) end
+end
+
+-- The same checks for claiming an entry: it changes hands or, if it was deleted under us, is
+-- forgotten and counted.
+local function must_be_claimable(stream, attempts, stats)
+  must_be(stream, 'stream')
+  must_be(attempts, 'hash')
+  must_be(stats, 'hash')
+  must_be_able(stream, 'XCLAIM')
+  must_be_able(attempts, 'HDEL')
+  must_be_able(stats, 'HINCRBY')
 end
 
 local function forget(attempts, id)

@@ -23,11 +23,9 @@ else
   end
 end
 if #due == 0 then return {{}, {}, 0, now, '0'} end
-must_be(KEYS[2], 'hash')
-must_be(KEYS[3], 'hash')
-must_be_able(KEYS[1], 'XAUTOCLAIM', 'XCLAIM')
-must_be_able(KEYS[2], 'HMGET', 'HDEL')
-must_be_able(KEYS[3], 'HINCRBY')
+must_be_claimable(KEYS[1], KEYS[2], KEYS[3])
+must_be_able(KEYS[1], 'XAUTOCLAIM')
+must_be_able(KEYS[2], 'HMGET')
 local claimed, lost, parked_again = {}, {}, 0
 local owners = {}
 for _, pending in ipairs(due) do owners[pending[1]] = pending[2] end

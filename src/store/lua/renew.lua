@@ -2,12 +2,7 @@
 -- KEYS: stream, attempts, stats
 -- ARGV: group, consumer, then per delivery: id, count
 -- Answers per delivery: HELD (renewed), GONE, FENCED, LOST (the entry was deleted under us).
-must_be(KEYS[1], 'stream')
-must_be(KEYS[2], 'hash')
-must_be(KEYS[3], 'hash')
-must_be_able(KEYS[1], 'XCLAIM')
-must_be_able(KEYS[2], 'HDEL')
-must_be_able(KEYS[3], 'HINCRBY')
+must_be_claimable(KEYS[1], KEYS[2], KEYS[3])
 local answers = {}
 for i = 3, #ARGV, 2 do
   local id = ARGV[i]

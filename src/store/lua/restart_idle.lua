@@ -5,12 +5,7 @@
 -- KEYS: stream, attempts, stats
 -- ARGV: group, lease (ms), where to go on ('-' or '(' and an ID), how many to look at
 -- Answers {how many were restarted, the last ID looked at, or '' at the end}.
-must_be(KEYS[1], 'stream')
-must_be(KEYS[2], 'hash')
-must_be(KEYS[3], 'hash')
-must_be_able(KEYS[1], 'XCLAIM')
-must_be_able(KEYS[2], 'HDEL')
-must_be_able(KEYS[3], 'HINCRBY')
+must_be_claimable(KEYS[1], KEYS[2], KEYS[3])
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], '+', ARGV[4])
 local restarted = 0
 for _, entry in ipairs(pending) do

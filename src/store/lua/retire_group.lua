@@ -6,7 +6,7 @@ must_be(KEYS[1], 'hash')
 must_be(KEYS[2], 'stream')
 must_be(KEYS[3], 'hash')
 must_be_able(KEYS[1], 'HDEL')
-must_be_able(KEYS[2], 'XGROUP|DESTROY')
+must_be_able_to(KEYS[2], 'XGROUP', 'DESTROY')
 must_be_able(KEYS[3], 'DEL')
 local exists, owes = false, false
 if redis.call('EXISTS', KEYS[2]) == 1 then

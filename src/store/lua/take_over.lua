@@ -3,12 +3,9 @@
 -- KEYS: stream, attempts, stats
 -- ARGV: group, consumer of the predecessor, idle (ms) beyond any lease, limit
 -- Answers how many were moved; the consumer is deleted when nothing is left.
-must_be(KEYS[1], 'stream')
-must_be(KEYS[2], 'hash')
-must_be(KEYS[3], 'hash')
-must_be_able(KEYS[1], 'XCLAIM', 'XGROUP|DELCONSUMER')
-must_be_able(KEYS[2], 'HSETNX', 'HDEL')
-must_be_able(KEYS[3], 'HINCRBY')
+must_be_claimable(KEYS[1], KEYS[2], KEYS[3])
+must_be_able_to(KEYS[1], 'XGROUP', 'DELCONSUMER')
+must_be_able(KEYS[2], 'HSETNX')
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[4], ARGV[2])
 for _, entry in ipairs(pending) do
   local id = entry[1]

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::crew::Crew;
-use crate::facts;
-use crate::load::{Load, Loading, now_ms};
+use crate::harness::crew::Crew;
+use crate::harness::facts;
+use crate::harness::load::{Load, Loading, now_ms};
 use crate::support::ledger::{Account, Published};
 use crate::support::{Fleet, Server, eventually};
 
@@ -250,6 +250,11 @@ impl Run {
         self.forgotten.extend(events);
     }
 
+    /// What was promised so far is void: somebody threw the dataset away.
+    pub fn start_over(&self) {
+        self.published.lock().unwrap().clear();
+    }
+
     /// Strikes once: from the end of it on, recovery is counted.
     pub fn strike<T>(&mut self, fault: impl FnOnce(&Self) -> T) -> T {
         let outcome = fault(self);
@@ -270,11 +275,6 @@ impl Run {
     /// A figure of this fault alone.
     pub fn note(&mut self, name: &str, value: impl Display) {
         self.notes.insert(name.to_owned(), value.to_string());
-    }
-
-    /// What was promised so far is void: somebody threw the dataset away.
-    pub fn start_over(&self) {
-        self.published.lock().unwrap().clear();
     }
 
     /// The same for the largest of several values.

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::figures::{all_said, charges_nobody, ends, kill_all, set};
-use crate::load::Load;
+use crate::harness::figures::{all_said, charges_nobody, ends, kill_all, set};
+use crate::harness::load::Load;
 
-use crate::run::{Report, Run};
+use crate::harness::run::{Report, Run};
 use crate::support::Server;
 use crate::{CannotInject, Fault};
 

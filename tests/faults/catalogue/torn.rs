@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use redis::Value;
 
-use crate::aof::{self, Transaction};
-use crate::load::Load;
-use crate::run::{Report, Run};
+use crate::harness::aof::{self, Transaction};
+use crate::harness::load::Load;
+use crate::harness::run::{Report, Run};
 use crate::support::ledger::{Account, Published};
 use crate::support::{Server, eventually};
 use crate::{CannotInject, Fault};

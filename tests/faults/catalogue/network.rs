@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::figures::charges_nobody;
-use crate::load::Load;
-use crate::run::{ROUTER, Report, Run};
+use crate::harness::figures::charges_nobody;
+use crate::harness::load::Load;
+use crate::harness::run::{ROUTER, Report, Run};
 use crate::support::eventually;
 use crate::support::proxy::{Lost, Proxy, Way};
 use crate::{CannotInject, Fault};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::run::Run;
+use crate::harness::run::Run;
 
 /// An answer that was on its way when the server died is noted by the publisher this soon.
 const NOTED_WITHIN: Duration = Duration::from_millis(200);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use redis::Commands;
 
-use crate::figures::{CREW, all_said, charges_nobody, ends, memory};
-use crate::load::Load;
-use crate::run::{Report, Run};
+use crate::harness::figures::{CREW, all_said, charges_nobody, ends, memory};
+use crate::harness::load::Load;
+use crate::harness::run::{Report, Run};
 use crate::support::eventually;
 use crate::{CannotInject, Fault};
 

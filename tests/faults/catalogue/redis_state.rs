@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::figures::{all_said, charges_nobody, connected, ends, memory, set};
-use crate::load::Load;
-use crate::run::{Report, Run};
+use crate::harness::figures::{all_said, charges_nobody, connected, ends, memory, set};
+use crate::harness::load::Load;
+use crate::harness::run::{Report, Run};
 use crate::support::{Server, eventually};
 use crate::{CannotInject, Fault};
 

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::load::Load;
-use crate::run::{Report, Run, go_by};
+use crate::harness::load::Load;
+use crate::harness::run::{Report, Run, go_by};
 use crate::support::proxy::{Proxy, Way};
 use crate::support::{Server, eventually};
 use crate::{CannotInject, Fault};

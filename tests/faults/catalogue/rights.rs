@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::figures::{CREW, all_said, charges_nobody, connected, ends, kill_all};
-use crate::load::Load;
-use crate::run::{Report, Run, copy, go_by};
+use crate::harness::figures::{CREW, all_said, charges_nobody, connected, ends, kill_all};
+use crate::harness::load::Load;
+use crate::harness::run::{Report, Run, copy, go_by};
 use crate::support::eventually;
 use crate::{CannotInject, Fault};
 

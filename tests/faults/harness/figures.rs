@@ -1,7 +1,7 @@
 //! What faults ask of the usual crew and of Redis, for their figures.
 
-use crate::load::mixed;
-use crate::run::{Report, Run};
+use crate::harness::load::mixed;
+use crate::harness::run::{Report, Run};
 use crate::support::ledger::Plan;
 
 /// Everybody of the usual crew.

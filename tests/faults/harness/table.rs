@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::Fault;
-use crate::run::Report;
+use crate::harness::run::Report;
 
 /// Prints what there is to strike with.
 pub fn print_catalogue(faults: &[Fault]) {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit};
 
-use crate::load::{Load, mixed};
-use crate::run::{ROUTER, Report, Run};
+use crate::harness::load::{Load, mixed};
+use crate::harness::run::{ROUTER, Report, Run};
 use crate::support::eventually;
 use crate::support::ledger::Plan;
 use crate::{CannotInject, Fault};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use redis::Commands;
 use serde_json::json;
 
-use crate::load::{Load, event, mixed, promise};
-use crate::run::{ROUTING, Report, Run};
+use crate::harness::load::{Load, event, mixed, promise};
+use crate::harness::run::{ROUTING, Report, Run};
 use crate::support::eventually;
 use crate::support::fleet::{id, typed};
 use crate::support::ledger::{Plan, Published};

@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::load::Load;
-use crate::run::{Report, Run};
+use crate::harness::load::Load;
+use crate::harness::run::{Report, Run};
 use crate::support::eventually;
 use crate::support::preload::Clock;
 use crate::{CannotInject, Fault};

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use redis::Commands;
 use serde_json::Value;
 
-use crate::aof;
-use crate::forgotten::Forgotten;
-use crate::front::{Front, Wire};
-use crate::load::{Load, now_ms};
-use crate::run::{Report, Run};
+use crate::harness::aof;
+use crate::harness::forgotten::Forgotten;
+use crate::harness::front::{Front, Wire};
+use crate::harness::load::{Load, now_ms};
+use crate::harness::run::{Report, Run};
 use crate::support::{Server, eventually};
 use crate::{CannotInject, Fault};
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::aof;
-use crate::forgotten::Forgotten;
-use crate::load::{Load, now_ms};
-use crate::run::{Report, Run};
+use crate::harness::aof;
+use crate::harness::forgotten::Forgotten;
+use crate::harness::load::{Load, now_ms};
+use crate::harness::run::{Report, Run};
 use crate::support::{Server, eventually};
 use crate::{CannotInject, Fault};
 

@@ -9,10 +9,10 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::aof;
-use crate::forgotten::Forgotten;
-use crate::load::{Load, now_ms};
-use crate::run::{Report, Run};
+use crate::harness::aof;
+use crate::harness::forgotten::Forgotten;
+use crate::harness::load::{Load, now_ms};
+use crate::harness::run::{Report, Run};
 use crate::support::{Server, preload};
 use crate::{CannotInject, Fault};
 
