@@ -5,13 +5,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use redis::RedisError;
 
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
 use super::LEASE;
-use super::run::Router;
+use super::dedupe::Window;
 use crate::fleet::ROUTER;
 use crate::retry::RECONNECT;
 use crate::store::{
-    self, Fence, Fields, Parked, RouteBatch, RouteCounts, Routed, StoreError, StreamField,
-    is_dataset_gone,
+    self, Fence, Fields, Holder, Keys, Link, Parked, RouteBatch, RouteCounts, Routed, StoreError,
+    StreamField, is_dataset_gone,
 };
 
 /// Most entries that are read at a time.
@@ -19,7 +23,7 @@ const MAX_ENTRIES: usize = 256;
 /// How long an event waits whose stream cannot take it.
 const STUCK_DELAY: Duration = Duration::from_secs(20);
 /// Bytes of events in one script, unless a single event has more.
-const MAX_BYTES: usize = 8 * 1024 * 1024;
+const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// How many entries to read: few at first and after trouble, then as many as fit the bytes.
 /// (COUNT is all that Redis lets a reader ask for, so the size of what comes is learnt.)
@@ -66,14 +70,40 @@ fn size(routed: &Routed) -> usize {
     }
 }
 
-impl Router {
+/// A batch of which is decided what becomes of each entry.
+pub(super) struct Decided {
+    pub(super) entries: Vec<(Fence, Routed)>,
+    /// Names of the domain streams that the entries point into.
+    pub(super) targets: Vec<String>,
+    /// See [`RouteBatch::contiguous`].
+    pub(super) contiguous: bool,
+    /// The dedupe window in force.
+    pub(super) window: Window,
+}
+
+/// Some of a batch, in one script.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    entries: &'a [(Fence, Routed)],
+    targets: &'a [String],
+    contiguous: bool,
+    window: &'a Window,
+}
+
+/// Hands decided batches to Redis, one after the other.
+#[derive(Clone)]
+pub(super) struct Dispatch {
+    pub(super) link: Link,
+    pub(super) keys: Keys,
+    pub(super) inbox: Arc<Holder>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Dispatch {
     /// Routes decided entries, in order, in as many scripts as their bytes ask for.
-    pub(super) async fn send_all(
-        &self,
-        mut entries: &[(Fence, Routed)],
-        targets: &[String],
-    ) -> Result<RouteCounts, StoreError> {
+    pub(super) async fn send_all(&self, batch: &Decided) -> Result<RouteCounts, StoreError> {
         let mut total = RouteCounts::default();
+        let mut entries = batch.entries.as_slice();
         while !entries.is_empty() {
             let mut bytes = 0;
             let fitting = entries.iter().take_while(|(_, routed)| {
@@ -82,24 +112,26 @@ impl Router {
             });
             let (part, rest) = entries.split_at(fitting.count().max(1));
             entries = rest;
-            total += self.send_until_answered(part, targets).await?;
+            let part = Part {
+                entries: part,
+                targets: &batch.targets,
+                contiguous: batch.contiguous,
+                window: &batch.window,
+            };
+            total += self.send_until_answered(part).await?;
         }
         Ok(total)
     }
 
-    async fn send_until_answered(
-        &self,
-        entries: &[(Fence, Routed)],
-        targets: &[String],
-    ) -> Result<RouteCounts, StoreError> {
+    async fn send_until_answered(&self, part: Part<'_>) -> Result<RouteCounts, StoreError> {
         let mut failures = 0;
         loop {
-            let error = match self.send(entries, targets).await {
+            let error = match self.send(part).await {
                 Ok(counts) => return Ok(counts),
                 Err(error) => error,
             };
             if is_wrong_type(&error) {
-                return self.send_apart(entries, targets).await;
+                return self.send_apart(part).await;
             }
             if self.stop.is_cancelled() || error.redis().is_some_and(is_dataset_gone) {
                 return Err(error);
@@ -110,13 +142,10 @@ impl Router {
         }
     }
 
-    async fn send(
-        &self,
-        entries: &[(Fence, Routed)],
-        targets: &[String],
-    ) -> Result<RouteCounts, StoreError> {
-        let (seen, seen_ttl_ms) = self.window.buckets(&self.keys);
-        let targets: Vec<_> = targets.iter().map(|name| self.keys.stream(name)).collect();
+    async fn send(&self, part: Part<'_>) -> Result<RouteCounts, StoreError> {
+        let (seen, seen_ttl_ms) = part.window.buckets(&self.keys);
+        let names = part.targets.iter();
+        let targets: Vec<_> = names.map(|name| self.keys.stream(name)).collect();
         let (dead, now) = (self.keys.dead(ROUTER), Timestamp::now().to_string());
         let batch = RouteBatch {
             inbox: &self.inbox,
@@ -125,7 +154,8 @@ impl Router {
             seen_ttl_ms,
             targets: &targets,
             now: &now,
-            entries,
+            entries: part.entries,
+            contiguous: part.contiguous,
         };
         let batch = &batch;
         self.link
@@ -135,14 +165,11 @@ impl Router {
 
     /// Some key of the batch has the wrong type. What goes elsewhere is routed all the same; the
     /// rest stays in the inbox, owed, and is tried again until the key is repaired.
-    async fn send_apart(
-        &self,
-        entries: &[(Fence, Routed)],
-        targets: &[String],
-    ) -> Result<RouteCounts, StoreError> {
+    async fn send_apart(&self, whole: Part<'_>) -> Result<RouteCounts, StoreError> {
         let mut total = RouteCounts::default();
-        for (index, name) in targets.iter().map(Some).chain([None]).enumerate() {
-            let part: Vec<_> = entries
+        for (index, name) in whole.targets.iter().map(Some).chain([None]).enumerate() {
+            let entries: Vec<_> = whole
+                .entries
                 .iter()
                 .filter_map(|(fence, routed)| match (routed, name) {
                     (Routed::Append { target, .. }, Some(_)) if *target == index => {
@@ -156,15 +183,18 @@ impl Router {
                     _ => None,
                 })
                 .collect();
-            match self
-                .send(&part, name.map(std::slice::from_ref).unwrap_or_default())
-                .await
-            {
+            let part = Part {
+                entries: &entries,
+                targets: name.map(std::slice::from_ref).unwrap_or_default(),
+                contiguous: false,
+                window: whole.window,
+            };
+            match self.send(part).await {
                 Ok(counts) => total += counts,
                 Err(error) if is_wrong_type(&error) => {
-                    tracing::error!(%error, stream = name, entries = part.len(),
+                    tracing::error!(%error, stream = name, entries = entries.len(),
                         "HALTED for this stream: repair or rename the key; its events wait in the inbox");
-                    self.set_aside(&part).await?;
+                    self.set_aside(&entries).await?;
                 }
                 Err(error) => return Err(error),
             }

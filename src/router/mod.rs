@@ -5,6 +5,7 @@
 //! Guarantee: an accepted event is in the inbox, or in its domain stream, or in `dead:router`,
 //! or was a duplicate; several routers may run side by side.
 
+mod ahead;
 mod batch;
 mod decide;
 mod dedupe;

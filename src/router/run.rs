@@ -6,9 +6,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::LEASE;
-use super::batch::{ReadCount, bytes_of};
+use super::ahead::ReadAhead;
+use super::batch::{Decided, Dispatch, ReadCount, bytes_of};
 use super::decide::{Verdict, decide, examine, might_pass_with_newer_config};
 use super::dedupe::Window;
 use super::janitor;
@@ -19,7 +21,7 @@ use crate::fleet::{
 use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
-    Entry, Fence, Fields, Holder, Keys, Link, Reader, Redis, RouteCounts, Scope, StoreError, info,
+    Entry, Fence, Fields, Holder, Keys, Link, Redis, RouteCounts, Scope, StoreError, info,
     is_dataset_gone,
 };
 
@@ -57,21 +59,27 @@ pub struct RouterOptions {
     pub ready: Box<dyn FnOnce() + Send>,
 }
 
-pub(super) struct Router {
-    pub(super) link: Link,
-    pub(super) keys: Keys,
-    pub(super) inbox: Holder,
+struct Router {
+    link: Link,
+    keys: Keys,
+    inbox: Arc<Holder>,
+    /// Hands batches over; the one under way, which the next must not overtake.
+    dispatch: Dispatch,
+    sending: Option<AbortOnDropHandle<Result<RouteCounts, StoreError>>>,
+    /// How many entries to reclaim at a time, and to read at first.
+    count: ReadCount,
     membership: Membership,
     config: watch::Receiver<Arc<Config>>,
     /// The configuration whose groups exist: what this router routes by.
     active: Arc<Config>,
-    pub(super) window: Window,
+    window: Window,
+    next_window: Instant,
     read_again: Box<dyn Fn() + Send + Sync>,
     /// By which it is judged what dead routers left.
     server_clock: ServerClock,
     /// The newer generation for which the file was last read again, and when.
     reread: Option<(u64, Instant)>,
-    pub(super) stop: CancellationToken,
+    stop: CancellationToken,
 }
 
 /// Runs one router until it is stopped.
@@ -94,7 +102,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
     let window = Window::join(&link, &keys, active.routing.dedupe_window()).await?;
     let identity =
         Identity::announce(&link, &keys, ROUTER, name.as_deref(), membership.generation).await?;
-    let inbox = fleet::holder(&keys, INBOX, ROUTER, &identity.consumer());
+    let inbox = Arc::new(fleet::holder(&keys, INBOX, ROUTER, &identity.consumer()));
     if name.is_some() {
         fleet::take_over(&link, &inbox, &identity).await;
     }
@@ -112,10 +120,19 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         link: link.clone(),
         keys: keys.clone(),
         inbox: inbox.clone(),
+        dispatch: Dispatch {
+            link: link.clone(),
+            keys: keys.clone(),
+            inbox: inbox.clone(),
+            stop: stop.clone(),
+        },
+        sending: None,
+        count: ReadCount::START,
         membership: membership.clone(),
         config,
         active,
         window,
+        next_window: Instant::now() + WINDOW_UPKEEP,
         read_again: reread,
         server_clock: ServerClock::default(),
         reread: None,
@@ -150,57 +167,71 @@ fn announce_lost(lost: &[WantedGroup]) {
 
 impl Router {
     async fn route_all(&mut self) -> Result<(), RouterError> {
-        let mut reader = Reader::new(self.link.clone());
-        let mut count = ReadCount::START;
-        let (mut next_upkeep, mut next_window) = (Instant::now(), Instant::now() + WINDOW_UPKEEP);
         let mut failures = 0;
         while !self.stop.is_cancelled() {
-            let step = async {
-                if self.config.has_changed().unwrap_or(false) {
-                    self.take_config().await?;
-                }
-                if Instant::now() >= next_window {
-                    next_window = Instant::now() + WINDOW_UPKEEP;
-                    self.window = self.join_window(&self.active).await?;
-                }
-                if failures > 0 {
-                    self.recover(&mut count).await?;
-                }
-                if Instant::now() >= next_upkeep {
-                    next_upkeep = Instant::now() + UPKEEP;
-                    if self.memory_is_short().await? {
-                        tokio::time::sleep(UPKEEP).await;
-                        next_upkeep = Instant::now();
-                        return Ok(());
-                    }
-                    self.reclaim(&mut count).await?;
-                }
-                let inbox = [self.inbox.stream.as_str()];
-                let read = reader
-                    .read(
-                        ROUTER,
-                        &self.inbox.consumer,
-                        &inbox,
-                        count.get(),
-                        &self.stop,
-                    )
-                    .await?;
-                failpoint!("router.read");
-                let entries = read.into_iter().flat_map(|(_, entries)| entries);
-                let fresh = entries
-                    .map(|Entry { id, fields }| (Fence { id, count: 1 }, fields))
-                    .collect();
-                self.route(fresh, &mut count).await
-            };
-            match step.await {
-                Ok(()) => failures = 0,
-                Err(error) => {
-                    failures += 1;
-                    count.shrink();
-                    self.answer(error, failures).await?;
+            if let Err(error) = self.route_what_comes(&mut failures).await {
+                self.sending = None; // given up like any lost answer: recovery finds out
+                self.count.shrink();
+                failures += 1;
+                self.answer(error, failures).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and routes until told to stop, until Redis is nearly full, or until a fault. Each
+    /// batch passes three stations, and there is one at each: reading, deciding, sending.
+    async fn route_what_comes(&mut self, failures: &mut u32) -> Result<(), StoreError> {
+        if *failures > 0 {
+            self.recover().await?;
+        }
+        if self.memory_is_short().await? {
+            tokio::time::sleep(UPKEEP).await;
+            return Ok(());
+        }
+        self.reclaim().await?;
+        let mut next_upkeep = Instant::now() + UPKEEP;
+        let (link, inbox) = (self.link.clone(), self.inbox.clone());
+        let mut ahead = ReadAhead::start(link, inbox, self.count, &self.stop);
+        while let Some(read) = ahead.next().await {
+            let fresh = read?.into_iter();
+            *failures = 0;
+            let fresh = fresh.map(|Entry { id, fields }| (Fence { id, count: 1 }, fields));
+            if self.config.has_changed().unwrap_or(false) {
+                self.take_config().await?;
+            }
+            self.route(fresh.collect(), true).await?;
+            if Instant::now() >= next_upkeep {
+                next_upkeep = Instant::now() + UPKEEP;
+                self.finish_sending().await?;
+                self.keep_window().await?;
+                self.reclaim().await?;
+                if self.memory_is_short().await? {
+                    ahead.stop();
                 }
             }
         }
+        self.finish_sending().await
+    }
+
+    /// Waits until the batch under way is routed.
+    async fn finish_sending(&mut self) -> Result<(), StoreError> {
+        let Some(sending) = self.sending.take() else {
+            return Ok(());
+        };
+        let counts = match sending.await {
+            Ok(sent) => sent?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        failpoint!("router.routed");
+        let refused = counts.conflicts + counts.refused;
+        if refused > 0 {
+            tracing::warn!(
+                refused,
+                "refused events: see streamfleet dead list --subscriber router"
+            );
+        }
+        tracing::debug!(?counts, "batch routed");
         Ok(())
     }
 
@@ -256,14 +287,23 @@ impl Router {
         }
     }
 
+    /// Registers the dedupe window anew from time to time.
+    async fn keep_window(&mut self) -> Result<(), StoreError> {
+        if Instant::now() >= self.next_window {
+            self.window = self.join_window(&self.active).await?;
+            self.next_window = Instant::now() + WINDOW_UPKEEP;
+        }
+        Ok(())
+    }
+
     async fn join_window(&self, config: &Config) -> Result<Window, StoreError> {
         Window::join(&self.link, &self.keys, config.routing.dedupe_window()).await
     }
 
     /// After a fault: what this router holds is older than anything unread, so it comes first.
     /// (A read whose answer was lost has handed entries to it that it does not know of.)
-    async fn recover(&mut self, count: &mut ReadCount) -> Result<(), StoreError> {
-        let (inbox, limit) = (self.inbox.clone(), count.get());
+    async fn recover(&mut self) -> Result<(), StoreError> {
+        let (inbox, limit) = (self.inbox.clone(), self.count.get());
         loop {
             let holder = &inbox;
             let moved = self.link.run(|mut c| async move {
@@ -273,13 +313,13 @@ impl Router {
                 break;
             }
         }
-        while self.reclaim(count).await? && !self.stop.is_cancelled() {}
+        while self.reclaim().await? && !self.stop.is_cancelled() {}
         Ok(())
     }
 
     /// Brings back what a dead router had read. Answers whether there was anything.
-    async fn reclaim(&mut self, count: &mut ReadCount) -> Result<bool, StoreError> {
-        let (inbox, limit) = (self.inbox.clone(), count.get());
+    async fn reclaim(&mut self) -> Result<bool, StoreError> {
+        let (inbox, limit) = (self.inbox.clone(), self.count.get());
         let (lease, asked) = (LEASE.as_millis() as u64, Instant::now());
         let reclaimed = self
             .link
@@ -309,22 +349,22 @@ impl Router {
                 "routing what was read and not routed"
             );
         }
-        self.route(entries, count).await?;
+        self.route(entries, false).await?;
+        self.finish_sending().await?;
         Ok(found)
     }
 
+    /// Decides about a batch, and sends it when the one before it has been routed.
     async fn route(
         &mut self,
         entries: Vec<(Fence, Fields)>,
-        count: &mut ReadCount,
+        contiguous: bool,
     ) -> Result<(), StoreError> {
         if entries.is_empty() {
-            return Ok(());
+            return self.finish_sending().await;
         }
-        count.learn(
-            entries.len(),
-            entries.iter().map(|(_, fields)| bytes_of(fields)).sum(),
-        );
+        let bytes = entries.iter().map(|(_, fields)| bytes_of(fields)).sum();
+        self.count.learn(entries.len(), bytes);
         let examine_all =
             |config: &Config| entries.iter().map(|(_, f)| examine(f, config)).collect();
         let mut verdicts: Vec<Verdict> = examine_all(&self.active);
@@ -338,7 +378,7 @@ impl Router {
             }
         }
         let mut targets = Vec::new();
-        let routed: Vec<_> = entries
+        let decided = entries
             .into_iter()
             .zip(verdicts)
             .map(|((fence, fields), verdict)| {
@@ -346,28 +386,16 @@ impl Router {
             })
             .collect();
         failpoint!("router.decided");
-        let RouteCounts {
-            routed,
-            duplicates,
-            conflicts,
-            refused,
-            fenced,
-        } = self.send_all(&routed, &targets).await?;
-        failpoint!("router.routed");
-        if conflicts + refused > 0 {
-            tracing::warn!(
-                refused = conflicts + refused,
-                "refused events: see streamfleet dead list --subscriber router"
-            );
-        }
-        tracing::debug!(
-            routed,
-            duplicates,
-            conflicts,
-            refused,
-            fenced,
-            "batch routed"
-        );
+        let batch = Decided {
+            entries: decided,
+            targets,
+            contiguous,
+            window: self.window.clone(),
+        };
+        self.finish_sending().await?;
+        let dispatch = self.dispatch.clone();
+        let sending = async move { dispatch.send_all(&batch).await };
+        self.sending = Some(AbortOnDropHandle::new(tokio::spawn(sending)));
         Ok(())
     }
 

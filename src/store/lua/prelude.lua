@@ -9,11 +9,30 @@ local function fence(stream, group, consumer, id, count)
   return 'HELD'
 end
 
+-- Whether nobody but this consumer holds anything of the group. Then whatever is pending is ours,
+-- and asking for each delivery (which costs more than to settle it) can be saved: an
+-- acknowledgement that Redis counts was of a delivery that was still owed, and owed by us.
+local function holds_all(stream, group, consumer)
+  local holders = redis.call('XPENDING', stream, group)[4]
+  return holders and #holders == 1 and holders[1][1] == consumer
+end
+
 -- Stops the script, before anything was written, unless the key is absent or of that type.
 local function must_be(key, kind)
   local actual = redis.call('TYPE', key).ok
   if actual ~= 'none' and actual ~= kind then
     error({err = 'WRONGTYPE key ' .. key .. ' is a ' .. actual .. ', expected a ' .. kind})
+  end
+end
+
+-- Stops the script, before anything was written, if the stream has used up its IDs: nothing can
+-- be appended to it any more.
+local function must_take_more(key)
+  local info = redis.call('EXISTS', key) == 1 and redis.call('XINFO', 'STREAM', key) or {}
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' and info[i + 1] == '18446744073709551615-18446744073709551615' then
+      error({err = 'WRONGTYPE stream ' .. key .. ' has used up its IDs'})
+    end
   end
 end
 
@@ -50,6 +69,19 @@ end
 local function count_lost(attempts, stats, id)
   forget(attempts, id)
   redis.call('HINCRBY', stats, 'lost', 1)
+end
+
+local function id_parts(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+
+-- The smallest ID above this one; itself where a double cannot count on (a group that starts at a
+-- time is at <ms>-<2^64-1>).
+local function id_after(id)
+  local ms, seq = id_parts(id)
+  if ms >= 2 ^ 53 or seq >= 2 ^ 53 then return id end
+  return string.format('%.0f-%.0f', ms, seq + 1)
 end
 
 local function now_ms()

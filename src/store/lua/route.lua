@@ -1,9 +1,10 @@
 -- Routes a batch of the inbox: each entry ends in its domain stream, in dead:router or, as a
 -- duplicate, nowhere; and leaves the inbox in the same step.
 -- KEYS: inbox, dead:router, stats:router, attempts, n seen buckets (the current one first), target streams
--- ARGV: group, consumer, n, life of a bucket (ms), now (RFC 3339), first id, last id, then per entry:
---   id, count, 'route', event id, content hash, target key index, type, to, hops, event
---   id, count, 'dead', number of values, fields of the letter
+-- ARGV: group, consumer, n, life of a bucket (ms), now (RFC 3339), contiguous ('1': the inbox has nothing else between first and last),
+--   number of routes, each: target key index, type, to, hops; then per entry: id, count, route (its number, or 0), and
+--     of a route: event id, content hash, event
+--     of 0: number of values, fields of the letter
 -- Answers {routed, duplicates, conflicts, refused, fenced}.
 must_be(KEYS[1], 'stream')
 local inbox, dead, stats, attempts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -11,7 +12,7 @@ local group, consumer, buckets = ARGV[1], ARGV[2], tonumber(ARGV[3])
 must_be(dead, 'stream')
 must_be(stats, 'hash')
 must_be(attempts, 'hash')
-must_be_able(inbox, 'XACK', 'XDEL')
+must_be_able(inbox, 'XACK', 'XDEL', 'XTRIM')
 must_be_able(dead, 'XADD')
 must_be_able(stats, 'HINCRBY')
 must_be_able(attempts, 'HDEL')
@@ -20,21 +21,45 @@ for i = 5, 4 + buckets do must_be(KEYS[i], 'hash') end
 for i = 5 + buckets, #KEYS do
   must_be(KEYS[i], 'stream')
   must_be_able(KEYS[i], 'XADD')
+  must_take_more(KEYS[i])
+end
+must_take_more(dead)
+
+local routes, position = {}, 8
+for i = 1, tonumber(ARGV[7]) do
+  routes[tostring(i)] = {
+    stream = KEYS[tonumber(ARGV[position])], type = ARGV[position + 1], to = ARGV[position + 2], hops = ARGV[position + 3],
+  }
+  position = position + 4
 end
 
--- The fence of the whole batch in one command: what this router holds between first and last.
-local held = {}
-for _, p in ipairs(redis.call('XPENDING', inbox, group, ARGV[6], ARGV[7], 100000, consumer)) do
-  held[p[1]] = p[4]
+-- What of the batch is still ours.
+local first = position
+local sole, held = holds_all(inbox, group, consumer), {}
+if not sole then
+  local ids = {}
+  while position <= #ARGV do
+    ids[#ids + 1] = ARGV[position]
+    position = position + (ARGV[position + 2] == '0' and 4 + ARGV[position + 3] or 6)
+  end
+  -- One command for all: what this router holds between the first and the last.
+  for _, p in ipairs(redis.call('XPENDING', inbox, group, ids[1], ids[#ids], 100000, consumer)) do
+    held[p[1]] = p[4]
+  end
+  position = first
 end
-
-local entries, ids, fenced, position = {}, {}, 0, 8
+local at, ids, event_ids, fenced = {}, {}, {}, 0
 while position <= #ARGV do
-  local size = ARGV[position + 2] == 'route' and 10 or 4 + ARGV[position + 3]
-  if size > MOST_VALUES then error({err = 'ERR the letter of entry ' .. ARGV[position] .. ' has too many fields'}) end
-  if held[ARGV[position]] == tonumber(ARGV[position + 1]) then
-    entries[#entries + 1] = position
-    if ARGV[position + 2] == 'route' then ids[#ids + 1] = ARGV[position + 3] end
+  local id, size = ARGV[position], 6
+  local refusal = ARGV[position + 2] == '0'
+  if refusal then
+    size = 4 + ARGV[position + 3]
+    if size > MOST_VALUES then error({err = 'ERR the letter of entry ' .. id .. ' has too many fields'}) end
+  end
+  if sole or held[id] == tonumber(ARGV[position + 1]) then
+    at[#at + 1] = position
+    ids[#ids + 1] = id
+    if not refusal then event_ids[#event_ids + 1] = ARGV[position + 3] end
   else
     fenced = fenced + 1
   end
@@ -43,52 +68,78 @@ end
 
 local seen = {}
 for bucket = 5, 4 + buckets do
-  in_slices(ids, function(...)
-    local slice = {...}
-    for i, hash in ipairs(redis.call('HMGET', KEYS[bucket], ...)) do
-      if hash then seen[slice[i]] = hash end
-    end
-  end)
+  if redis.call('EXISTS', KEYS[bucket]) == 1 then
+    in_slices(event_ids, function(...)
+      local slice = {...}
+      for i, hash in ipairs(redis.call('HMGET', KEYS[bucket], ...)) do
+        if hash then seen[slice[i]] = hash end
+      end
+    end)
+  end
+end
+local troubled = redis.call('EXISTS', attempts) == 1
+
+-- Whoever acknowledges an entry routes it, so this is the first write, and nothing below can fail.
+local acknowledged = 0
+in_slices(ids, function(...) acknowledged = acknowledged + redis.call('XACK', inbox, group, ...) end)
+local gone = {}
+if acknowledged < #ids then -- some were routed before, and left the inbox when they were
+  for _, id in ipairs(ids) do
+    gone[id] = #redis.call('XRANGE', inbox, id, id) == 0
+    if gone[id] then fenced = fenced + 1 end
+  end
 end
 
-local routed, duplicates, conflicts, refused = 0, 0, 0, 0
-local done, mark = {}, {}
-for _, at in ipairs(entries) do
-  local id = ARGV[at]
-  done[#done + 1] = id
-  if ARGV[at + 1] ~= '1' then forget(attempts, id) end
-  if ARGV[at + 2] == 'dead' then
+local routed, duplicates, conflicts, refused, mark = 0, 0, 0, 0, {}
+local function append(route, event_id, event)
+  if route.hops == '0' then
+    redis.call('XADD', route.stream, '*', 'id', event_id, 'type', route.type, 'to', route.to, 'event', event)
+  else
+    redis.call('XADD', route.stream, '*', 'id', event_id, 'type', route.type, 'to', route.to, 'event', event, 'hops', route.hops)
+  end
+end
+for i, at in ipairs(at) do
+  local id, route = ids[i], routes[ARGV[at + 2]]
+  if gone[id] then -- nothing is left to do
+  elseif not route then
     redis.call('XADD', dead, '*', unpack(ARGV, at + 4, at + 3 + ARGV[at + 3]))
     refused = refused + 1
   else
-    local event_id, hash, hops = ARGV[at + 3], ARGV[at + 4], ARGV[at + 8]
-    if not seen[event_id] then
+    local event_id, hash = ARGV[at + 3], ARGV[at + 4]
+    local before = seen[event_id]
+    if not before then
       seen[event_id] = hash
-      mark[#mark + 1] = event_id
-      mark[#mark + 1] = hash
-      if hops == '0' then
-        redis.call('XADD', KEYS[tonumber(ARGV[at + 5])], '*', 'id', event_id, 'type', ARGV[at + 6],
-          'to', ARGV[at + 7], 'event', ARGV[at + 9])
-      else
-        redis.call('XADD', KEYS[tonumber(ARGV[at + 5])], '*', 'id', event_id, 'type', ARGV[at + 6],
-          'to', ARGV[at + 7], 'event', ARGV[at + 9], 'hops', hops)
-      end
       routed = routed + 1
-    elseif seen[event_id] == hash then
+      mark[2 * routed - 1] = event_id
+      mark[2 * routed] = hash
+      append(route, event_id, ARGV[at + 5])
+    elseif before == hash then
       duplicates = duplicates + 1
     else
-      redis.call('XADD', dead, '*', 'id', event_id, 'type', ARGV[at + 6], 'event', ARGV[at + 9],
+      redis.call('XADD', dead, '*', 'id', event_id, 'type', route.type, 'event', ARGV[at + 5],
         'stream', 'inbox', 'entry', id, 'subscriber', 'router', 'reason', 'event_id_conflict',
         'error', 'event ' .. event_id .. ' was seen before with another type, version or data',
-        'errors', '[]', 'hops', hops, 'died', ARGV[5])
+        'errors', '[]', 'hops', route.hops, 'died', ARGV[5])
       conflicts = conflicts + 1
     end
   end
 end
 in_slices(mark, function(...) redis.call('HSET', KEYS[5], ...) end)
-if #mark > 0 and redis.call('PTTL', KEYS[5]) < 0 then redis.call('PEXPIRE', KEYS[5], ARGV[4]) end
-in_slices(done, function(...) redis.call('XACK', inbox, group, ...) end)
-in_slices(done, function(...) redis.call('XDEL', inbox, ...) end)
+if routed > 0 and redis.call('PTTL', KEYS[5]) < 0 then redis.call('PEXPIRE', KEYS[5], ARGV[4]) end
+if troubled then
+  for _, id in ipairs(ids) do forget(attempts, id) end
+end
+
+-- All of these are settled, and leave the inbox: cut off where they are its head, which costs a
+-- fifth of deleting them one by one.
+if #ids > 0 then
+  local head, last = redis.call('XRANGE', inbox, '-', '+', 'COUNT', 1)[1], ids[#ids]
+  if ARGV[6] == '1' and fenced == 0 and head and head[1] == ids[1] and id_after(last) ~= last then
+    redis.call('XTRIM', inbox, 'MINID', '=', id_after(last))
+  else
+    in_slices(ids, function(...) redis.call('XDEL', inbox, ...) end)
+  end
+end
 for name, n in pairs({routed = routed, duplicates = duplicates, refused = refused + conflicts}) do
   if n > 0 then redis.call('HINCRBY', stats, name, n) end
 end

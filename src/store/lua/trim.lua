@@ -5,13 +5,9 @@
 must_be(KEYS[1], 'stream')
 local stream, step = KEYS[1], tonumber(ARGV[3])
 if redis.call('EXISTS', stream) == 0 then return {0, 0, '', ''} end
-local function parts(id)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(seq)
-end
 local function older(a, b)
-  local a_ms, a_seq = parts(a)
-  local b_ms, b_seq = parts(b)
+  local a_ms, a_seq = id_parts(a)
+  local b_ms, b_seq = id_parts(b)
   return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
 end
 
@@ -20,11 +16,8 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local group = {}
   for i = 1, #info, 2 do group[info[i]] = info[i + 1] end
   present[group.name] = true
-  -- The oldest ID that this group has yet to settle: the one after the last delivered (or that
-  -- itself, where a double cannot count on: a group that starts at a time is at <ms>-<2^64-1>),
-  local need = group['last-delivered-id']
-  local ms, seq = parts(need)
-  if seq < 2 ^ 53 then need = string.format('%.0f-%.0f', ms, seq + 1) end
+  -- The oldest ID that this group has yet to settle: the one after the last delivered,
+  local need = id_after(group['last-delivered-id'])
   -- or the first pending, unless the group was set back behind it.
   local first = group.pending > 0 and redis.call('XPENDING', stream, group.name)[2]
   if first and older(first, need) then need = first end

@@ -1,12 +1,13 @@
 //! Moving entries on: from the inbox to the domain streams, and dead letters back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 
 use super::super::codec::{EntryId, Fields};
-use super::{Fence, Holder, REDRIVE, ROUTE, push_fields};
+use super::{Fence, Holder, REDRIVE, ROUTE, flag, push_fields};
 
 /// What the router wants done with one entry of the inbox.
 #[derive(Clone, Debug)]
@@ -73,19 +74,42 @@ pub struct RouteBatch<'a> {
     pub now: &'a str,
     /// The entries, in the order of their IDs.
     pub entries: &'a [(Fence, Routed)],
+    /// Whether they are all that a read brought, so that the inbox has nothing else between them.
+    pub contiguous: bool,
 }
 
 /// In KEYS of `route.lua`: inbox, dead letters, counters and attempts come first.
 const FIRST_SEEN_KEY: usize = 5;
 
 /// Routes a batch in one atomic step.
-pub async fn route(
+pub async fn route<'a>(
     connection: &mut MultiplexedConnection,
-    batch: &RouteBatch<'_>,
+    batch: &RouteBatch<'a>,
 ) -> Result<RouteCounts, RedisError> {
-    let (Some(first), Some(last)) = (batch.entries.first(), batch.entries.last()) else {
+    if batch.entries.is_empty() {
         return Ok(RouteCounts::default());
+    }
+    // What many entries have in common is sent once: a script pays for each argument.
+    let mut routes: Vec<(usize, &str, &str, u32)> = Vec::new();
+    let mut known = HashMap::new();
+    let mut number_of = |routed: &'a Routed| match routed {
+        Routed::Append {
+            target,
+            event_type,
+            to,
+            hops,
+            ..
+        } => {
+            let route = (*target, event_type.as_str(), &**to, *hops);
+            *known.entry(route).or_insert_with(|| {
+                routes.push(route);
+                routes.len()
+            })
+        }
+        Routed::Dead(_) => 0,
     };
+    let entries = batch.entries.iter();
+    let numbers: Vec<usize> = entries.map(|(_, routed)| number_of(routed)).collect();
     let mut call = ROUTE.key(&batch.inbox.stream);
     call.key(batch.dead)
         .key(&batch.inbox.stats)
@@ -94,33 +118,28 @@ pub async fn route(
         .key(batch.targets);
     call.arg(&batch.inbox.group)
         .arg(&batch.inbox.consumer)
-        .arg(batch.seen.len());
-    call.arg(batch.seen_ttl_ms)
+        .arg(batch.seen.len())
+        .arg(batch.seen_ttl_ms)
         .arg(batch.now)
-        .arg(first.0.id.to_string())
-        .arg(last.0.id.to_string());
-    for (fence, routed) in batch.entries {
-        call.arg(fence.id.to_string()).arg(fence.count);
+        .arg(flag(batch.contiguous))
+        .arg(routes.len());
+    for (target, event_type, to, hops) in routes {
+        let key = FIRST_SEEN_KEY + batch.seen.len() + target;
+        call.arg(key).arg(event_type).arg(to).arg(hops);
+    }
+    for ((fence, routed), number) in batch.entries.iter().zip(numbers) {
+        call.arg(fence.id.to_string()).arg(fence.count).arg(number);
         match routed {
             Routed::Append {
                 event_id,
                 content,
-                target,
-                event_type,
-                to,
-                hops,
                 event,
+                ..
             } => {
-                let key = FIRST_SEEN_KEY + batch.seen.len() + target;
-                call.arg("route")
-                    .arg(event_id)
-                    .arg(content)
-                    .arg(key)
-                    .arg(event_type);
-                call.arg(&**to).arg(*hops).arg(event.as_slice());
+                call.arg(event_id).arg(content).arg(event.as_slice());
             }
             Routed::Dead(letter) => {
-                call.arg("dead").arg(letter.0.len() * 2);
+                call.arg(letter.0.len() * 2);
                 push_fields(&mut call, letter);
             }
         }

@@ -33,6 +33,7 @@ impl Bench {
             targets: &targets,
             now: "2026-01-01T00:00:00Z",
             entries,
+            contiguous: false,
         };
         route(&mut self.redis, &batch).await
     }

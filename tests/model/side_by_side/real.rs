@@ -329,6 +329,7 @@ impl Real {
             targets: &[stream(Queue::Domain(0))],
             now: "2026-01-01T00:00:00Z",
             entries: &entries,
+            contiguous: false,
         };
         let counts = product::route(&mut self.redis, &batch).await.unwrap();
         Said::Fenced(counts.fenced as usize)
