@@ -15,7 +15,7 @@ use super::execute::execute;
 use super::handler::{Environment, Handler};
 use super::held::Held;
 use super::renew;
-use super::settle::Ack;
+use super::settle::End;
 use super::throttle::Throttle;
 use crate::failpoint::failpoint;
 use crate::fleet::Identity;
@@ -59,7 +59,7 @@ pub(crate) struct Core<H> {
     pub(crate) concurrency: usize,
     pub(crate) held: Held,
     pub(crate) throttle: Throttle,
-    pub(crate) acks: mpsc::Sender<Ack>,
+    pub(crate) ends: mpsc::Sender<End>,
     pub(crate) due: DueTimes,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: Stop,

@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinError;
 
 use super::core::Core;
 use super::delivery::{Delivery, GivenUp, Next, Start, after_failure, truncate};
 use super::handler::{Context, Effects, Handler};
-use super::settle::{Ack, report, until_answered};
+use super::settle::{Ack, Answer, End, EndsWith, report, until_answered};
 use crate::error::{Failure, HandlerError};
 use crate::event::Event;
 use crate::failpoint::failpoint;
 use crate::letter::Letter;
+use crate::retry::RECONNECT;
 use crate::routing::SubscriberSettings;
-use crate::store::{Committed, Parked, Settled, StreamField};
+use crate::store::{CommitRequest, Committed, Parked, Settled, StreamField};
 
 /// Conflicts in a row after which a delivery steps back instead of running again at once.
 const MAX_CONFLICTS: u32 = 20;
@@ -75,7 +76,9 @@ pub(crate) async fn execute<H: Handler>(
             Ran::Returned(Ok(()), cx) => match core.commit(&delivery, cx.effects).await {
                 None => return,
                 Some(Committed::Settled(_)) => return core.throttle.available(),
-                Some(Committed::Invalid(error)) => HandlerError::retry(error),
+                Some(Committed::Invalid(error) | Committed::Refused(error)) => {
+                    HandlerError::retry(error)
+                }
                 Some(Committed::Conflict) if conflicts < MAX_CONFLICTS => {
                     conflicts += 1;
                     tokio::time::sleep(jitter(conflicts)).await;
@@ -175,42 +178,57 @@ impl<H: Handler> Core<H> {
             guard,
             ..
         } = delivery;
-        if let Ok(place) = self.acks.reserve().await {
+        if let Ok(place) = self.ends.reserve().await {
             drop(slot);
-            place.send(Ack {
-                holder,
+            let ack = Ack {
                 fence,
                 troubled,
                 guard: Some(guard),
+            };
+            place.send(End {
+                holder,
+                what: EndsWith::Ack(ack),
             });
         }
     }
 
+    /// Commits a delivery with its effects; `None`: the process must end, or the group is gone.
     async fn commit(&self, delivery: &Delivery, effects: Effects) -> Option<Committed> {
         let (keys, request) = effects.encode(delivery.hops().saturating_add(1));
-        let inbox = self.env.keys.inbox();
-        let holder = &delivery.holder;
-        let answer = until_answered(&self.link, &self.stop.now, |mut c| {
-            let (keys, request, inbox) = (&keys, &request, &inbox);
-            async move {
-                holder
-                    .commit(
-                        &mut c,
-                        delivery.fence,
-                        delivery.troubled,
-                        inbox,
-                        keys,
-                        request,
-                    )
-                    .await
+        let request = Arc::new(CommitRequest {
+            fence: delivery.fence,
+            troubled: delivery.troubled,
+            keys,
+            request,
+        });
+        let mut refused = 0;
+        loop {
+            let (answer, answered) = oneshot::channel();
+            let end = End {
+                holder: delivery.holder.clone(),
+                what: EndsWith::Commit((request.clone(), answer)),
+            };
+            self.ends.send(end).await.ok()?;
+            let Answer { value, resent } = answered.await.ok()?;
+            failpoint!("worker.committed");
+            match value {
+                Committed::Refused(error) => {
+                    refused += 1;
+                    tracing::warn!(stream = &*delivery.stream, entry = %delivery.fence.id, error, refused,
+                        "Redis did not settle a delivery; sending again");
+                    tokio::select! {
+                        () = self.stop.now.cancelled() => return None,
+                        () = tokio::time::sleep(RECONNECT.delay(refused)) => {}
+                    }
+                }
+                Committed::Settled(settled) => {
+                    let resent = resent || refused > 0;
+                    report(&delivery.holder, delivery.fence, settled, resent, "commit");
+                    return Some(value);
+                }
+                Committed::Conflict | Committed::Invalid(_) => return Some(value),
             }
-        })
-        .await?;
-        failpoint!("worker.committed");
-        if let Committed::Settled(settled) = answer.value {
-            report(holder, delivery.fence, settled, answer.resent, "commit");
         }
-        Some(answer.value)
     }
 
     async fn settle_failure(

@@ -16,7 +16,7 @@ use super::WorkerError;
 use super::core::{Core, Source};
 use super::delivery::Delivery;
 use super::handler::Handler;
-use super::settle::Ack;
+use super::settle::{Ack, End, EndsWith};
 use crate::failpoint::failpoint;
 use crate::fleet::{self, MembershipLost, WantedGroup};
 use crate::retry::RECONNECT;
@@ -123,14 +123,17 @@ impl<H: Handler> Core<H> {
     /// Acknowledges an entry that names others.
     pub(crate) async fn skip(&self, source: &Source, fence: Fence, troubled: bool) {
         let ack = Ack {
-            holder: source.holder.clone(),
             fence,
             troubled,
             guard: None,
         };
+        let end = End {
+            holder: source.holder.clone(),
+            what: EndsWith::Ack(ack),
+        };
         // Not sent, it stays pending and is skipped by whoever claims it.
         tokio::select! {
-            sent = self.acks.send(ack) => debug_assert!(sent.is_ok()),
+            sent = self.ends.send(end) => debug_assert!(sent.is_ok()),
             () = self.stop.now.cancelled() => {}
         }
     }

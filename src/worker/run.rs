@@ -97,7 +97,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let after_outage = uptime.is_none_or(|uptime| uptime < settings.lease);
 
     let (settings_tx, settings_rx) = watch::channel(settings.clone());
-    let (acks, ack_queue) = mpsc::channel(4 * settings.concurrency.max(64));
+    let (ends, end_queue) = mpsc::channel(4 * settings.concurrency.max(64));
     let core = Arc::new(Core {
         handler,
         env: Arc::new(Environment {
@@ -116,7 +116,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         concurrency: settings.concurrency,
         held: Held::default(),
         throttle: Throttle::default(),
-        acks,
+        ends,
         due: DueTimes::default(),
         tasks: TaskTracker::new(),
         stop: stop.clone(),
@@ -128,7 +128,12 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         settings.lease,
         renewing.clone(),
     )?;
-    let settling = tokio::spawn(settle::run_acks(ack_queue, link.clone(), stop.now.clone()));
+    let settling = tokio::spawn(settle::run(
+        end_queue,
+        link.clone(),
+        keys.inbox(),
+        stop.now.clone(),
+    ));
     let mut reclaiming = tokio::spawn(reclaim::run(core.clone(), after_outage));
     let reloading = tokio::spawn(reload(core.clone(), config, settings_tx));
     tracing::info!(
@@ -184,7 +189,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     core.tasks.wait().await;
     let sources = core.sources.borrow().clone();
     drop(reloading.await);
-    drop(core); // closes the queue of acknowledgements
+    drop(core); // closes the queue of what is to be settled
     let flushed = tokio::time::timeout(Duration::from_secs(5), settling).await;
     deadline.abort();
     renewing.cancel();

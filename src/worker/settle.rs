@@ -1,8 +1,8 @@
 //! Settling: what ends a delivery, sent until Redis has answered.
 //!
 //! Each settle is fenced, so sending it again is harmless: after a lost answer the repetition
-//! finds the delivery gone, which means done. Acknowledgements without effects are collected
-//! while a call is under way and go out together; nothing ever waits for a batch to fill.
+//! finds the delivery gone, which means done. Acknowledgements and commits are collected while a
+//! call is under way and go out together; nothing ever waits for a batch to fill.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -11,27 +11,43 @@ use std::time::Duration;
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::held::HeldGuard;
 use crate::failpoint::failpoint;
 use crate::retry::RECONNECT;
-use crate::store::{Fence, Holder, Link, Settled, StoreError, is_dataset_gone};
+use crate::store::{
+    CommitRequest, Committed, Fence, Holder, Link, Settled, StoreError, is_dataset_gone,
+};
 
 /// How long an answer is waited for when the process must end.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 
-/// An acknowledgement without effects, on its way.
-pub(crate) struct Ack {
+/// The end of a delivery, on its way to Redis.
+pub(crate) struct End {
     pub(crate) holder: Arc<Holder>,
+    pub(crate) what: EndsWith,
+}
+
+pub(crate) enum EndsWith {
+    /// Nothing but the acknowledgement, which nobody waits for.
+    Ack(Ack),
+    /// Effects as well.
+    Commit(AskedCommit),
+}
+
+pub(crate) struct Ack {
     pub(crate) fence: Fence,
     pub(crate) troubled: bool,
     /// Held until it is settled, if it was.
     #[expect(dead_code, reason = "what it does, it does when it is dropped")]
     pub(crate) guard: Option<HeldGuard>,
 }
+
+/// A commit, and who waits to hear what became of it.
+pub(crate) type AskedCommit = (Arc<CommitRequest>, oneshot::Sender<Answer<Committed>>);
 
 /// An answer, and whether the question had to be repeated for it.
 pub(crate) struct Answer<T> {
@@ -82,53 +98,122 @@ where
     }
 }
 
-/// Sends acknowledgements until the channel is closed: one task per stream, so that streams wait
-/// for each other only when the queue of one is full.
-pub(crate) async fn run_acks(mut acks: mpsc::Receiver<Ack>, link: Link, end: CancellationToken) {
-    let mut streams: HashMap<String, mpsc::Sender<Ack>> = HashMap::new();
+/// Sends what ends deliveries until the channel is closed: one task per stream, so that streams
+/// wait for each other only when the queue of one is full.
+pub(crate) async fn run(
+    mut ends: mpsc::Receiver<End>,
+    link: Link,
+    inbox: String,
+    stop: CancellationToken,
+) {
+    let mut streams: HashMap<String, mpsc::Sender<End>> = HashMap::new();
     let mut tasks = JoinSet::new();
-    while let Some(ack) = acks.recv().await {
-        let stream = streams.entry(ack.holder.stream.clone()).or_insert_with(|| {
-            let (sender, receiver) = mpsc::channel(acks.max_capacity());
-            tasks.spawn(run_stream_acks(
-                receiver,
-                ack.holder.clone(),
-                link.clone(),
-                end.clone(),
-            ));
+    while let Some(end) = ends.recv().await {
+        let stream = streams.entry(end.holder.stream.clone()).or_insert_with(|| {
+            let (sender, receiver) = mpsc::channel(ends.max_capacity());
+            let settler = Settler {
+                holder: end.holder.clone(),
+                link: link.clone(),
+                inbox: inbox.clone(),
+                stop: stop.clone(),
+            };
+            tasks.spawn(settler.run(receiver));
             sender
         });
         // The receiver lives until its sender is dropped.
-        let sent = stream.send(ack).await;
+        let sent = stream.send(end).await;
         debug_assert!(sent.is_ok());
     }
     drop(streams);
     tasks.join_all().await;
 }
 
-async fn run_stream_acks(
-    mut acks: mpsc::Receiver<Ack>,
+/// Settles the deliveries of one stream: what came in while a call was under way goes out
+/// together in the next.
+struct Settler {
     holder: Arc<Holder>,
     link: Link,
-    end: CancellationToken,
-) {
-    const BATCH: usize = 512;
-    let mut batch = Vec::with_capacity(BATCH);
-    while acks.recv_many(&mut batch, BATCH).await > 0 {
-        let fences: Vec<_> = batch.iter().map(|ack| (ack.fence, ack.troubled)).collect();
+    inbox: String,
+    stop: CancellationToken,
+}
+
+impl Settler {
+    async fn run(self, mut ends: mpsc::Receiver<End>) {
+        const BATCH: usize = 512;
+        let mut batch = Vec::with_capacity(BATCH);
+        while ends.recv_many(&mut batch, BATCH).await > 0 {
+            let (mut acks, mut commits) = (Vec::new(), Vec::new());
+            for end in batch.drain(..) {
+                match end.what {
+                    EndsWith::Ack(ack) => acks.push(ack),
+                    EndsWith::Commit(commit) => commits.push(commit),
+                }
+            }
+            // The scripts want them in the order of their IDs.
+            acks.sort_unstable_by_key(|ack| ack.fence.id);
+            commits.sort_unstable_by_key(|(commit, _)| commit.fence.id);
+            tokio::join!(self.acknowledge(acks), self.commit(commits));
+        }
+    }
+
+    async fn acknowledge(&self, acks: Vec<Ack>) {
+        if acks.is_empty() {
+            return;
+        }
+        let fences: Vec<_> = acks.iter().map(|ack| (ack.fence, ack.troubled)).collect();
         failpoint!("worker.acknowledging");
-        let answer = until_answered(&link, &end, |mut c| {
-            let (holder, fences) = (&holder, &fences);
+        let answer = until_answered(&self.link, &self.stop, |mut c| {
+            let (holder, fences) = (&self.holder, &fences);
             async move { holder.ack(&mut c, fences).await }
         });
-        if let Some(answer) = answer.await {
+        if let Some(Answer { value, resent }) = answer.await {
             failpoint!("worker.acknowledged");
-            for (ack, settled) in batch.iter().zip(answer.value) {
-                report(&holder, ack.fence, settled, answer.resent, "commit");
+            // After a repetition: the first send had done it; only its answer was lost.
+            if value.done < fences.len() && !resent {
+                tracing::warn!(
+                    stream = self.holder.stream,
+                    of = fences.len(),
+                    gone = value.gone,
+                    fenced = value.fenced,
+                    "some acknowledgements came too late: the deliveries are another worker's, nothing was written"
+                );
             }
         }
-        batch.clear();
     }
+
+    async fn commit(&self, commits: Vec<AskedCommit>) {
+        let mut commits = commits.into_iter().peekable();
+        while commits.peek().is_some() {
+            let (mut part, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while let Some((next, answer)) =
+                commits.next_if(|(next, _)| bytes == 0 || bytes + size(next) <= MAX_COMMIT_BYTES)
+            {
+                bytes += size(&next);
+                part.push(next);
+                answers.push(answer);
+            }
+            let answer = until_answered(&self.link, &self.stop, |mut c| {
+                let (holder, inbox, part) = (&self.holder, &self.inbox, &part);
+                async move { holder.commit(&mut c, inbox, part).await }
+            });
+            // Without an answer the senders are dropped, which tells who waits.
+            let Some(Answer { value, resent }) = answer.await else {
+                return;
+            };
+            for (sender, value) in answers.into_iter().zip(value) {
+                // Who waited may have been told to stop.
+                let _gone = sender.send(Answer { value, resent });
+            }
+        }
+    }
+}
+
+/// Bytes of commits in one script, unless a single one has more: it must not hold Redis up.
+const MAX_COMMIT_BYTES: usize = 256 * 1024;
+
+fn size(commit: &CommitRequest) -> usize {
+    // Half a hundred bytes for what every commit has: many small ones take time as well.
+    50 + commit.request.iter().map(Vec::len).sum::<usize>()
 }
 
 /// Logs a settle that found its delivery in other hands.

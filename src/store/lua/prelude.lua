@@ -9,6 +9,21 @@ local function fence(stream, group, consumer, id, count)
   return 'HELD'
 end
 
+-- The same for many deliveries in the order of their IDs: what this consumer holds between the
+-- first and the last is asked for at once, and what that does not tell one by one.
+local function fence_all(stream, group, consumer, ids)
+  local counts = {}
+  if #ids > 1 then
+    for _, p in ipairs(redis.call('XPENDING', stream, group, ids[1], ids[#ids], 4 * #ids, consumer)) do
+      counts[p[1]] = p[4]
+    end
+  end
+  return function(id, count)
+    if counts[id] == tonumber(count) then return 'HELD' end
+    return fence(stream, group, consumer, id, count)
+  end
+end
+
 -- Whether nobody but this consumer holds anything of the group. Then whatever is pending is ours,
 -- and asking for each delivery (which costs more than to settle it) can be saved: an
 -- acknowledgement that Redis counts was of a delivery that was still owed, and owed by us.
@@ -25,15 +40,23 @@ local function must_be(key, kind)
   end
 end
 
--- Stops the script, before anything was written, if the stream has used up its IDs: nothing can
--- be appended to it any more.
-local function must_take_more(key)
+-- The highest ID that a stream ever gave out, if there is a stream. (With XINFO come two payloads,
+-- so what follows is known for as long as a script runs.)
+local function last_id(key)
   local info = redis.call('EXISTS', key) == 1 and redis.call('XINFO', 'STREAM', key) or {}
   for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' and info[i + 1] == '18446744073709551615-18446744073709551615' then
-      error({err = 'WRONGTYPE stream ' .. key .. ' has used up its IDs'})
-    end
+    if info[i] == 'last-generated-id' then return info[i + 1] end
   end
+end
+
+-- Stops the script, before anything was written, if the stream has used up its IDs: nothing can
+-- be appended to it any more.
+local known_to_take_more = {}
+local function must_take_more(key)
+  if not known_to_take_more[key] and last_id(key) == '18446744073709551615-18446744073709551615' then
+    error({err = 'WRONGTYPE stream ' .. key .. ' has used up its IDs'})
+  end
+  known_to_take_more[key] = true
 end
 
 -- Stops the script, before anything was written, unless its user may run these commands: an ACL

@@ -34,18 +34,14 @@ for i = 1, tonumber(ARGV[7]) do
 end
 
 -- What of the batch is still ours.
-local first = position
-local sole, held = holds_all(inbox, group, consumer), {}
-if not sole then
+local first, held = position, nil
+if not holds_all(inbox, group, consumer) then
   local ids = {}
   while position <= #ARGV do
     ids[#ids + 1] = ARGV[position]
     position = position + (ARGV[position + 2] == '0' and 4 + ARGV[position + 3] or 6)
   end
-  -- One command for all: what this router holds between the first and the last.
-  for _, p in ipairs(redis.call('XPENDING', inbox, group, ids[1], ids[#ids], 100000, consumer)) do
-    held[p[1]] = p[4]
-  end
+  held = fence_all(inbox, group, consumer, ids)
   position = first
 end
 local at, ids, event_ids, fenced = {}, {}, {}, 0
@@ -56,7 +52,7 @@ while position <= #ARGV do
     size = 4 + ARGV[position + 3]
     if size > MOST_VALUES then error({err = 'ERR the letter of entry ' .. id .. ' has too many fields'}) end
   end
-  if sole or held[id] == tonumber(ARGV[position + 1]) then
+  if not held or held(id, ARGV[position + 1]) == 'HELD' then
     at[#at + 1] = position
     ids[#ids + 1] = id
     if not refusal then event_ids[#event_ids + 1] = ARGV[position + 3] end

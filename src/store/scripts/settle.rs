@@ -1,5 +1,7 @@
 //! What ends a delivery. Each call is fenced: on a delivery that is another's it changes no byte.
 
+use std::sync::Arc;
+
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, ParsingError, RedisError, Script, ScriptInvocation, Value};
 
@@ -51,6 +53,32 @@ pub enum Committed {
     Conflict,
     /// An effect could not be applied; nothing was written. Why.
     Invalid(String),
+    /// Redis would not run it (an ACL, a key of ours with the wrong type): to be sent again.
+    Refused(String),
+}
+
+/// A commit with effects, of one delivery. `keys` and `request` come from the effects' encoder.
+#[derive(Clone, Debug)]
+pub struct CommitRequest {
+    /// Which delivery.
+    pub fence: Fence,
+    /// Whether it has a record in `attempts`.
+    pub troubled: bool,
+    /// The keys of its conditions and effects.
+    pub keys: Vec<String>,
+    /// Its conditions, effects and follow-ups.
+    pub request: Vec<Vec<u8>>,
+}
+
+/// What became of a batch of acknowledgements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AckCounts {
+    /// Settled by this call.
+    pub done: usize,
+    /// Settled before.
+    pub gone: usize,
+    /// Another consumer's by now; nothing was written.
+    pub fenced: usize,
 }
 
 impl FromRedisValue for Committed {
@@ -61,6 +89,7 @@ impl FromRedisValue for Committed {
             (_, Some(settled)) => Ok(Self::Settled(settled)),
             ("CONFLICT", _) => Ok(Self::Conflict),
             ("INVALID", _) => Ok(Self::Invalid(words.next().unwrap_or_default())),
+            ("ERROR", _) => Ok(Self::Refused(words.next().unwrap_or_default())),
             _ => Err(format!("unknown answer {word:?} of the commit script").into()),
         }
     }
@@ -87,12 +116,13 @@ impl Holder {
         call
     }
 
-    /// Acknowledges deliveries without effects; `troubled`: it has a record in `attempts`.
+    /// Acknowledges deliveries without effects, in the order of their IDs; with each, whether it
+    /// has a record in `attempts`.
     pub async fn ack(
         &self,
         connection: &mut MultiplexedConnection,
         deliveries: &[(Fence, bool)],
-    ) -> Result<Vec<Settled>, RedisError> {
+    ) -> Result<AckCounts, RedisError> {
         let mut call = self.settle(&ACK);
         call.arg(&self.group)
             .arg(&self.consumer)
@@ -102,28 +132,37 @@ impl Holder {
                 .arg(fence.count)
                 .arg(flag(*troubled));
         }
-        call.invoke_async(connection).await
+        let (done, gone, fenced) = call.invoke_async(connection).await?;
+        Ok(AckCounts { done, gone, fenced })
     }
 
-    /// Commits one delivery with effects. `keys` and `request` come from the effects' encoder.
+    /// Commits deliveries with their effects, in the order of their IDs: each by itself, wholly
+    /// or not at all.
     pub async fn commit(
         &self,
         connection: &mut MultiplexedConnection,
-        fence: Fence,
-        troubled: bool,
         inbox: &str,
-        keys: &[String],
-        request: &[Vec<u8>],
-    ) -> Result<Committed, RedisError> {
+        commits: &[Arc<CommitRequest>],
+    ) -> Result<Vec<Committed>, RedisError> {
         let mut call = self.settle(&COMMIT);
-        call.key(inbox).key(keys);
+        call.key(inbox);
+        for commit in commits {
+            call.key(&commit.keys);
+        }
         call.arg(&self.group)
             .arg(&self.consumer)
-            .arg(fence.id.to_string())
-            .arg(fence.count);
-        call.arg(flag(troubled))
-            .arg(flag(self.delete_settled))
-            .arg(request);
+            .arg(flag(self.delete_settled));
+        // KEYS of ours come first; each delivery's own are counted from where the last ended.
+        let mut keys_before = 0;
+        for commit in commits {
+            call.arg(commit.fence.id.to_string())
+                .arg(commit.fence.count)
+                .arg(flag(commit.troubled))
+                .arg(keys_before)
+                .arg(commit.request.len())
+                .arg(&commit.request);
+            keys_before += commit.keys.len();
+        }
         call.invoke_async(connection).await
     }
 

@@ -80,7 +80,7 @@ impl Bench {
     pub(super) async fn commit(&mut self, id: u64, request: Request) -> Committed {
         let (keys, argv) = request.encode();
         let (me, redis) = (&self.me, &mut self.redis);
-        me.commit(redis, fence(id, 1), true, "inbox", &keys, &argv)
+        commit_one(me, redis, (fence(id, 1), true), (keys, argv))
             .await
             .unwrap()
     }
@@ -131,7 +131,7 @@ async fn a_commit_of_the_untroubled_leaves_attempts_alone() {
     b.run(&format!("HSET {ATTEMPTS} 1-0 [1]"));
     let (keys, request) = ambitious().encode();
     let me = &b.me;
-    me.commit(&mut b.redis, fence(1, 1), false, "inbox", &keys, &request)
+    commit_one(me, &mut b.redis, (fence(1, 1), false), (keys, request))
         .await
         .unwrap();
     assert_eq!(b.show(ATTEMPTS), "1-0=[1]");
@@ -262,8 +262,7 @@ async fn a_key_of_ours_with_the_wrong_type_stops_the_commit() {
         let before = b.snapshot();
         let (keys, request) = ambitious().encode();
         let (me, redis) = (&b.me, &mut b.redis);
-        let error = me
-            .commit(redis, fence(1, 1), true, "inbox", &keys, &request)
+        let error = commit_one(me, redis, (fence(1, 1), true), (keys, request))
             .await
             .unwrap_err();
         assert_eq!(error.code(), Some("WRONGTYPE"), "{error}");

@@ -202,11 +202,8 @@ async fn joining_works_when_redis_is_full() {
         b.ensure("0", LEASE, Ensure::Create).await,
         GroupState::Exists
     );
-    let settled =
-        b.me.ack(&mut b.redis, &[(fence(1, 1), false)])
-            .await
-            .unwrap();
-    assert_eq!(settled, [streamfleet::store::Settled::Done]);
+    let settled = ack_one(&b.me, &mut b.redis, (fence(1, 1), false)).await;
+    assert_eq!(settled, Settled::Done);
 }
 
 #[tokio::test]

@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue};
-use streamfleet::store::{EntryId, Fence, Fields, Holder, Redis};
+use streamfleet::store::{
+    CommitRequest, Committed, EntryId, Fence, Fields, Holder, Redis, Settled,
+};
 
 use crate::support::Server;
 
@@ -195,4 +197,37 @@ fn fields(pairs: &[(&str, &str)]) -> Fields {
             .map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec()))
             .collect(),
     )
+}
+
+/// Acknowledges one delivery; with it, whether it has a record in `attempts`.
+async fn ack_one(
+    me: &Holder,
+    redis: &mut MultiplexedConnection,
+    delivery: (Fence, bool),
+) -> Settled {
+    let counts = me.ack(redis, &[delivery]).await.unwrap();
+    match (counts.done, counts.gone, counts.fenced) {
+        (1, 0, 0) => Settled::Done,
+        (0, 1, 0) => Settled::Gone,
+        (0, 0, 1) => Settled::Fenced,
+        _ => panic!("{counts:?} of one delivery"),
+    }
+}
+
+/// Commits one delivery, with the keys and the words of its request.
+async fn commit_one(
+    me: &Holder,
+    redis: &mut MultiplexedConnection,
+    (fence, troubled): (Fence, bool),
+    (keys, request): (Vec<String>, Vec<Vec<u8>>),
+) -> redis::RedisResult<Committed> {
+    let request = CommitRequest {
+        fence,
+        troubled,
+        keys,
+        request,
+    };
+    let mut answers = me.commit(redis, "inbox", &[request.into()]).await?;
+    assert_eq!(answers.len(), 1);
+    Ok(answers.remove(0))
 }

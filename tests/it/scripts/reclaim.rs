@@ -227,11 +227,8 @@ async fn a_predecessor_that_comes_back_is_fenced() {
         ..b.me.clone()
     };
     let before = b.snapshot();
-    let answer = late
-        .ack(&mut b.redis, &[(fence(1, 1), false)])
-        .await
-        .unwrap();
-    assert_eq!(answer, [Settled::Fenced]);
+    let answer = ack_one(&late, &mut b.redis, (fence(1, 1), false)).await;
+    assert_eq!(answer, Settled::Fenced);
     assert_eq!(b.snapshot(), before);
 }
 

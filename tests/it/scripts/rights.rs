@@ -13,15 +13,13 @@ impl Bench {
     }
 
     async fn try_commit(&mut self, id: u64, request: &Request) -> Result<Committed, String> {
-        let (keys, request) = request.encode();
-        let fence = Fence {
-            id: EntryId { ms: id, seq: 0 },
-            count: 1,
-        };
-        let sent = self
-            .me
-            .commit(&mut self.redis, fence, false, "inbox", &keys, &request);
-        sent.await.map_err(|error| error.to_string())
+        let delivery = (fence(id, 1), false);
+        let sent = commit_one(&self.me, &mut self.redis, delivery, request.encode());
+        match sent.await {
+            Ok(Committed::Refused(error)) => Err(error),
+            Ok(committed) => Ok(committed),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 

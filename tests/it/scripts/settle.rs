@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use streamfleet::store::{
-    Committed, Holder, Parked, RELEASED, RETRY, Scope,
+    AckCounts, Committed, Holder, Parked, RELEASED, RETRY, Scope,
     Settled::{self, *},
 };
 
@@ -27,7 +27,11 @@ async fn ack_settles_what_is_held_and_nothing_else() {
     let batch = [fence(1, 1), fence(2, 1), fence(3, 1), fence(4, 2)].map(|f| (f, false));
     assert_eq!(
         b.me.ack(&mut b.redis, &batch).await.unwrap(),
-        [Done, Gone, Fenced, Fenced]
+        AckCounts {
+            done: 1,
+            gone: 1,
+            fenced: 2
+        }
     );
     assert_eq!(b.held_by(1), None);
     assert_eq!(b.held_by(3), Some((OTHER.into(), 1)));
@@ -66,8 +70,8 @@ async fn ack_takes_more_deliveries_than_lua_takes_arguments() {
     adds.exec(&mut b.connection()).unwrap();
     b.read(ME, 9000);
     let batch: Vec<_> = (1..=9000).map(|id| (fence(id, 1), true)).collect();
-    let answers = b.me.ack(&mut b.redis, &batch).await.unwrap();
-    assert!(answers.len() == 9000 && answers.iter().all(|a| *a == Done));
+    let counts = b.me.ack(&mut b.redis, &batch).await.unwrap();
+    assert_eq!(counts.done, 9000);
 }
 
 #[tokio::test]
@@ -262,7 +266,7 @@ async fn a_fenced_settle_changes_no_byte() {
         let before = b.snapshot();
         let (me, redis) = (&b.me, &mut b.redis);
         let mut answers: Vec<Settled> = Vec::new();
-        answers.extend(me.ack(redis, &[(fence, true)]).await.unwrap());
+        answers.push(ack_one(me, redis, (fence, true)).await);
         let parked = [Parked {
             fence,
             delay_ms: 10,
@@ -278,10 +282,8 @@ async fn a_fenced_settle_changes_no_byte() {
                 .unwrap(),
         );
         assert_eq!(answers, [expected; 5], "{what}");
-        let committed = me
-            .commit(redis, fence, true, "inbox", &keys, &request)
-            .await
-            .unwrap();
+        let asked = (keys.clone(), request.clone());
+        let committed = commit_one(me, redis, (fence, true), asked).await.unwrap();
         assert_eq!(committed, Committed::Settled(expected), "{what}");
         assert_eq!(b.snapshot(), before, "{what}");
     }
@@ -294,7 +296,7 @@ async fn settling_works_when_redis_is_full() {
     b.give(OTHER, LEASE, [6]);
     b.run("CONFIG SET maxmemory 1");
     let (me, redis) = (&b.me, &mut b.redis);
-    let mut answers = me.ack(redis, &[(fence(1, 1), false)]).await.unwrap();
+    let mut answers = vec![ack_one(me, redis, (fence(1, 1), false)).await];
     answers.extend(
         me.retry_later(redis, LEASE, &[parked(2, 1, 50, "[1]")])
             .await

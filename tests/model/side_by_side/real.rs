@@ -7,8 +7,8 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, FromRedisValue, Value};
 use streamfleet::store as product;
 use streamfleet::store::{
-    Committed, EntryId, Fence, Fields, Holder, Parked, RELEASED, RETRY, RouteBatch, Routed, Scope,
-    Settled,
+    CommitRequest, Committed, EntryId, Fence, Fields, Holder, Parked, RELEASED, RETRY, RouteBatch,
+    Routed, Scope, Settled,
 };
 
 use super::super::scripts::{Answer, Call, Request};
@@ -242,7 +242,14 @@ impl Real {
         let first = |answers: Vec<Settled>| answers[0];
         let settled = match request.call {
             Call::Mark { starts } => holder.mark_started(redis, fence, starts.into()).await,
-            Call::Ack => holder.ack(redis, &[(fence, troubled)]).await.map(first),
+            Call::Ack => holder.ack(redis, &[(fence, troubled)]).await.map(|counts| {
+                match (counts.done, counts.gone, counts.fenced) {
+                    (1, 0, 0) => Settled::Done,
+                    (0, 1, 0) => Settled::Gone,
+                    (0, 0, 1) => Settled::Fenced,
+                    _ => panic!("{counts:?} of one delivery"),
+                }
+            }),
             Call::Renew => holder.renew(redis, &[fence]).await.map(first),
             Call::Park(park) => {
                 let starts = park.starts.map(u32::from);
@@ -279,11 +286,15 @@ impl Real {
                 }
                 let words: Vec<_> = words.into_iter().map(|w| w.as_bytes().to_vec()).collect();
                 let keys = [format!("{}:effects", holder.group)];
-                let committed = holder
-                    .commit(redis, fence, troubled, "inbox", &keys, &words)
-                    .await;
-                committed.map(|committed| match committed {
-                    Committed::Settled(settled) => settled,
+                let request = CommitRequest {
+                    fence,
+                    troubled,
+                    keys: keys.into(),
+                    request: words,
+                };
+                let committed = holder.commit(redis, "inbox", &[request.into()]).await;
+                committed.map(|committed| match &committed[..] {
+                    [Committed::Settled(settled)] => *settled,
                     other => panic!("{other:?}"),
                 })
             }
