@@ -76,6 +76,7 @@ pub fn worker_main<H: Handler, E: Display>(make: impl FnOnce() -> Result<H, E>) 
         let options = WorkerOptions {
             redis,
             config: reloader.subscribe(),
+            subscriber: H::SUBSCRIBER.to_owned(),
             name: args.name,
             drain: Duration::from_secs(args.drain),
             stop,
