@@ -119,7 +119,7 @@ impl DeadLetters {
     /// Redis could not be asked.
     pub async fn owners(&self) -> Result<Vec<String>, StoreError> {
         let prefix = self.keys.dead("");
-        let keys = store::scan(&self.link, &format!("{prefix}*"), "stream").await?;
+        let keys = store::scan(&self.link, &format!("{prefix}*"), Some("stream")).await?;
         let owner = |key: &String| key.strip_prefix(&prefix).map(str::to_owned);
         Ok(keys.iter().filter_map(owner).collect())
     }

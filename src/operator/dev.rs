@@ -1,21 +1,18 @@
 //! `streamfleet dev`: a private Redis, the router and every worker of routing.yaml, in one
 //! terminal, until Ctrl-C. Nothing that it started survives it.
 
-mod child;
-mod server;
-
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::child::{Child, Spec};
-pub(super) use self::child::{ChildArgs, become_child};
-use self::server::Server;
 use super::CommandError;
+use super::child::{self, Child, Listener, Spec};
+use super::server::Server;
 use super::text::Paint;
 use crate::process::args::ConfigArgs;
 use crate::process::exit::Exit;
@@ -24,7 +21,6 @@ use crate::routing::Config;
 
 /// The name under which each process runs.
 const NAME: &str = "dev-1";
-const ROUTER: &str = "streamfleet-router";
 /// How long router and workers may finish what they have begun: longer than they take by default.
 const DRAIN: Duration = Duration::from_secs(30);
 /// How long Redis may take to write its file.
@@ -78,10 +74,10 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     let named = programs.iter().chain([&args.redis_server]);
     let width = named.filter_map(|p| p.file_name()).map(|n| n.len()).max();
     let width = width.unwrap_or(0);
-    let label = |n: usize, name: &str| paint.nth(&format!("{name:<width$} |"), n);
+    let label = |n: usize, name: &str| prefixed(paint.nth(&format!("{name:<width$} |"), n));
     let name = args.redis_server.file_name().unwrap_or_default();
     let label_of_redis = label(0, &name.to_string_lossy());
-    let start = Server::start(&args.redis_server, &dir, args.port, label_of_redis);
+    let start = Server::start(&args.redis_server, &dir, args.port, &[], label_of_redis);
     let mut server = tokio::select! {
         biased;
         () = &mut stop => return Ok(Exit::Clean),
@@ -151,6 +147,14 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     })
 }
 
+/// Prints each line after a label.
+fn prefixed(label: String) -> Listener {
+    Arc::new(move |line| {
+        // The terminal may be gone while we are stopping.
+        let _ = writeln!(stdout(), "{label} {line}");
+    })
+}
+
 /// Workers and router first: they need Redis to give back what they hold.
 async fn stop_all(children: Vec<Child>, server: Server) {
     let deadline = Instant::now() + DRAIN;
@@ -166,31 +170,14 @@ async fn stop_all(children: Vec<Child>, server: Server) {
 
 /// The router and each worker program once, all of them there.
 fn programs(config: &Config) -> Result<Vec<PathBuf>, CommandError> {
-    let here =
-        std::env::current_exe().map_err(|cause| file_error(Path::new("/proc/self/exe"), cause))?;
-    let folder = here.parent().unwrap_or(Path::new("/"));
     let workers: BTreeSet<_> = config
         .routing
         .subscribers()
         .map(|s| s.worker.as_str())
         .collect();
-    let all: Vec<_> = std::iter::once(ROUTER)
-        .chain(workers)
-        .map(|name| folder.join(name))
-        .collect();
-    let missing: Vec<_> = all
-        .iter()
-        .filter(|p| !p.is_file())
-        .filter_map(|p| p.file_name())
-        .collect();
-    if missing.is_empty() {
-        return Ok(all);
-    }
-    let names: Vec<_> = missing.iter().map(|n| n.to_string_lossy()).collect();
-    Err(CommandError::Refused(format!(
-        "not found in {}: {}. Build them (cargo build), or let `worker:` in routing.yaml name another program",
-        folder.display(),
-        names.join(", ")
+    let all: Vec<_> = std::iter::once(child::ROUTER).chain(workers).collect();
+    child::beside_us(&all).map_err(|missing| CommandError::Refused(format!(
+        "{missing}. Build them (cargo build), or let `worker:` in routing.yaml name another program"
     )))
 }
 

@@ -2,13 +2,16 @@
 //! of the library below. What a command answers goes to standard output, everything about how
 //! it went to standard error.
 
+mod bench;
 mod check;
+mod child;
 mod dead;
 mod dev;
 mod filter;
 mod group;
 mod ndjson;
 mod publish;
+mod server;
 mod status;
 mod text;
 
@@ -42,8 +45,11 @@ enum Command {
     Dead(dead::Args),
     Group(group::Args),
     Dev(dev::Args),
+    Bench(Box<bench::Args>),
     #[command(hide = true)]
-    DevChild(dev::ChildArgs),
+    Child(child::Args),
+    #[command(hide = true)]
+    BenchRole(bench::RoleArgs),
 }
 
 /// Why a command failed.
@@ -112,7 +118,13 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Dead(args) => runtime.block_on(dead::run(args)),
         Command::Group(args) => runtime.block_on(group::run(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
-        Command::DevChild(args) => dev::become_child(&args),
+        Command::Bench(args) => runtime.block_on(bench::run(*args)),
+        Command::Child(args) => child::become_child(&args),
+        // A worker brings a runtime of its own.
+        Command::BenchRole(args) => {
+            drop(runtime);
+            return bench::run_role(args);
+        }
     };
     let exit = match outcome {
         Ok(exit) => exit,

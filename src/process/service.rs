@@ -70,16 +70,31 @@ pub fn worker_main<H: Handler, E: Display>(make: impl FnOnce() -> Result<H, E>) 
         Ok(handler) => handler,
         Err(error) => return failed(Exit::BadConfig, &error),
     };
-    run_process(&args.common, |redis, reloader| async move {
+    let drain = Duration::from_secs(args.drain);
+    let subscriber = H::SUBSCRIBER.to_owned();
+    serve(handler, &args.common, subscriber, args.name, drain, || {})
+}
+
+/// Runs a worker of `subscriber` until it is told to stop; `ready` is called once it reads.
+pub(crate) fn serve<H: Handler>(
+    handler: H,
+    common: &CommonArgs,
+    subscriber: String,
+    name: Option<String>,
+    drain: Duration,
+    ready: impl FnOnce() + Send + 'static,
+) -> ExitCode {
+    run_process(common, |redis, reloader| async move {
         let stop = Stop::default();
         tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
         let options = WorkerOptions {
             redis,
             config: reloader.subscribe(),
-            name: args.name,
-            drain: Duration::from_secs(args.drain),
+            subscriber,
+            name,
+            drain,
             stop,
-            ready: Box::new(|| {}),
+            ready: Box::new(ready),
         };
         worker::run(handler, options).await.map_err(|error| {
             let exit = match &error {

@@ -228,7 +228,7 @@ async fn live_workers(
     keys: &Keys,
 ) -> Result<BTreeMap<String, Vec<String>>, StoreError> {
     let mut workers: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for key in store::scan(link, &keys.worker("*", "*"), "hash").await? {
+    for key in store::scan(link, &keys.worker("*", "*"), Some("hash")).await? {
         let rest = keys.strip(&key).strip_prefix("worker:");
         if let Some((subscriber, name)) = rest.and_then(|rest| rest.split_once(':')) {
             let names = workers.entry(subscriber.to_owned()).or_default();

@@ -29,6 +29,11 @@ impl Info {
             .map(str::trim)
     }
 
+    /// All lines.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.0.lines()
+    }
+
     /// One field, if it is there and a number.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.field(name)?.parse().ok()

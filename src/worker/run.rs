@@ -40,6 +40,9 @@ pub struct WorkerOptions {
     pub redis: Redis,
     /// The configuration; a new value is a reload.
     pub config: watch::Receiver<Arc<Config>>,
+    /// The subscriber's name in routing.yaml: [`Handler::SUBSCRIBER`], unless one handler serves
+    /// several.
+    pub subscriber: String,
     /// A stable name, or one of the host.
     pub name: Option<String>,
     /// How long started deliveries may go on after a stop.
@@ -55,6 +58,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let WorkerOptions {
         redis,
         mut config,
+        subscriber,
         name,
         drain,
         stop,
@@ -63,20 +67,19 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let link = redis.link();
     let first = config.borrow_and_update().clone();
     let keys = Keys::new(first.routing.namespace());
-    let subscriber = H::SUBSCRIBER;
-    let settings = match first.routing.subscriber(subscriber) {
+    let settings = match first.routing.subscriber(&subscriber) {
         Some(settings) => Arc::new(settings.clone()),
-        None => return Err(WorkerError::NotSubscribed(subscriber.to_owned())),
+        None => return Err(WorkerError::NotSubscribed(subscriber)),
     };
     let membership = fleet::join(&link, &keys, &first).await?;
     failpoint!("worker.joined");
-    let wanted = fleet::wanted_groups(&first.routing, Some(subscriber));
+    let wanted = fleet::wanted_groups(&first.routing, Some(&subscriber));
     // A lost group is answered by the fetcher, which meets it again at its first read.
     fleet::ensure_groups(&link, &keys, &wanted).await?;
     let identity = Identity::announce(
         &link,
         &keys,
-        subscriber,
+        &subscriber,
         name.as_deref(),
         membership.generation,
     )
@@ -103,7 +106,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         env: Arc::new(Environment {
             redis: redis.clone(),
             keys: keys.clone(),
-            subscriber: subscriber.into(),
+            subscriber: subscriber.as_str().into(),
         }),
         link: link.clone(),
         identity: identity.clone(),

@@ -246,6 +246,7 @@ pub fn run(subscriber: &str) -> ! {
         let options = WorkerOptions {
             redis: Redis::open(&url()).unwrap(),
             config: reloader.subscribe(),
+            subscriber: subscriber.to_owned(),
             name: std::env::var("PROBE_NAME").ok(),
             drain: Duration::from_secs(
                 std::env::var("PROBE_DRAIN").map_or(10, |s| s.parse().unwrap()),

@@ -1,8 +1,8 @@
-//! A program that `dev` runs: started so that it cannot outlive us, its output prefixed line by
-//! line, stopped by SIGTERM.
+//! A program that `dev` or `bench` runs: started so that it cannot outlive us, its output taken
+//! line by line, stopped by SIGTERM.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write, stdout};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,32 +14,56 @@ use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::super::CommandError;
+use super::CommandError;
 use crate::process::exit::Exit;
 
-/// A line is printed when it is this long, whether it has ended or not.
+/// A line is taken when it is this long, whether it has ended or not.
 const MAX_LINE: usize = 64 * 1024;
+
+/// The router's program.
+pub(super) const ROUTER: &str = "streamfleet-router";
+
+/// Where programs are, all of them, beside our own; or which are missing there.
+pub(super) fn beside_us(names: &[&str]) -> Result<Vec<PathBuf>, String> {
+    let here = std::env::current_exe().map_err(|e| format!("/proc/self/exe: {e}"))?;
+    let folder = here.parent().unwrap_or(Path::new("/"));
+    let all: Vec<_> = names.iter().map(|name| folder.join(name)).collect();
+    let missing: Vec<_> = all.iter().filter(|path| !path.is_file()).collect();
+    if missing.is_empty() {
+        return Ok(all);
+    }
+    let missing = missing.iter().filter_map(|path| path.file_name());
+    let missing: Vec<_> = missing.map(|name| name.to_string_lossy()).collect();
+    Err(format!(
+        "not found in {}: {}",
+        folder.display(),
+        missing.join(", ")
+    ))
+}
+
+/// What becomes of each line that a program says, on either output.
+pub(super) type Listener = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What to run.
 pub(super) struct Spec {
     program: PathBuf,
-    label: String,
+    listener: Listener,
     command: Command,
 }
 
 impl Spec {
-    /// `label` is put before each line of its output.
-    pub(super) fn new(program: &Path, label: String) -> Self {
+    /// A program, not started yet.
+    pub(super) fn new(program: &Path, listener: Listener) -> Self {
         let me = std::env::current_exe().unwrap_or_else(|_| "streamfleet".into());
         // Not directly: the program is to die with us, which a process can only ask for itself.
         let mut command = Command::new(me);
         command
-            .arg("dev-child")
+            .arg("child")
             .arg(std::process::id().to_string())
             .arg(program);
         Self {
             program: program.to_owned(),
-            label,
+            listener,
             command,
         }
     }
@@ -65,13 +89,12 @@ impl Spec {
             path: self.program.clone(),
             cause,
         })?;
-        let label: Arc<str> = self.label.into();
         let mut output = Vec::new();
         if let Some(pipe) = process.stdout.take() {
-            output.push(tokio::spawn(relay(pipe, label.clone())));
+            output.push(tokio::spawn(relay(pipe, self.listener.clone())));
         }
         if let Some(pipe) = process.stderr.take() {
-            output.push(tokio::spawn(relay(pipe, label)));
+            output.push(tokio::spawn(relay(pipe, self.listener)));
         }
         let name = self
             .program
@@ -105,10 +128,15 @@ impl Child {
         }
     }
 
+    /// Its process ID, until it has ended.
+    pub(super) fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// Asks it to stop.
     pub(super) fn terminate(&self) {
         // Without an ID it has ended and was waited for.
-        let id = self.process.id().and_then(|id| i32::try_from(id).ok());
+        let id = self.id().and_then(|id| i32::try_from(id).ok());
         if let Some(pid) = id.and_then(Pid::from_raw) {
             // It may end at this very moment.
             let _ = kill_process(pid, Signal::TERM);
@@ -146,7 +174,7 @@ pub(super) async fn any_exit(children: &mut [Child]) -> (String, String) {
     futures_util::future::select_all(waits).await.0
 }
 
-async fn relay(pipe: impl AsyncRead + Unpin, label: Arc<str>) {
+async fn relay(pipe: impl AsyncRead + Unpin, listener: Listener) {
     let mut reader = BufReader::new(pipe);
     let mut line = Vec::new();
     loop {
@@ -163,24 +191,22 @@ async fn relay(pipe: impl AsyncRead + Unpin, label: Arc<str>) {
         };
         reader.consume(used);
         if ended || line.len() >= MAX_LINE {
-            print(&label, &line);
+            tell(&listener, &line);
             line.clear();
         }
     }
     if !line.is_empty() {
-        print(&label, &line);
+        tell(&listener, &line);
     }
 }
 
-fn print(label: &str, line: &[u8]) {
-    let text = String::from_utf8_lossy(line);
-    // The terminal may be gone while we are stopping.
-    let _ = writeln!(stdout(), "{label} {}", text.trim_end());
+fn tell(listener: &Listener, line: &[u8]) {
+    listener(String::from_utf8_lossy(line).trim_end());
 }
 
-/// What `dev` runs before each of its programs.
+/// What runs before each program.
 #[derive(Debug, clap::Args)]
-pub(in super::super) struct ChildArgs {
+pub(super) struct Args {
     /// The process that must be alive.
     parent: i32,
     program: PathBuf,
@@ -188,8 +214,8 @@ pub(in super::super) struct ChildArgs {
     args: Vec<OsString>,
 }
 
-/// Turns this process into the program, bound to die when `dev` does, even by SIGKILL.
-pub(in super::super) fn become_child(args: &ChildArgs) -> Result<Exit, CommandError> {
+/// Turns this process into the program, bound to die when its parent does, even by SIGKILL.
+pub(super) fn become_child(args: &Args) -> Result<Exit, CommandError> {
     let failed = |cause: io::Error| CommandError::File {
         path: args.program.clone(),
         cause,

@@ -1,4 +1,4 @@
-//! The private redis-server of `dev`.
+//! A private redis-server, for `dev` and `bench`.
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::child::{Child, Spec};
-use super::{CommandError, file_error};
+use super::CommandError;
+use super::child::{Child, Listener, Spec};
 use crate::store::{Redis, StoreError};
 
 /// How long it may take to load its file and answer.
@@ -29,12 +29,14 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts `program` on the data in `dir` and waits until it answers.
+    /// Starts `program` on the data in `dir` and waits until it answers. On `port`, or on a
+    /// socket in `dir`; `more` are further settings, name and value, which come last.
     pub(super) async fn start(
         program: &Path,
         dir: &Path,
         port: Option<u16>,
-        label: String,
+        more: &[(&str, String)],
+        listener: Listener,
     ) -> Result<Self, CommandError> {
         let program = installed(program)?;
         let place = match port {
@@ -42,7 +44,7 @@ impl Server {
             None => Place::Socket(free_socket(dir)?),
         };
         let log = dir.join("redis.log");
-        let mut spec = Spec::new(&program, label);
+        let mut spec = Spec::new(&program, listener);
         let (url, options) = match &place {
             Place::Port(port) => {
                 let port = port.to_string();
@@ -71,7 +73,8 @@ impl Server {
             // Its log is for when something is wrong.
             ("--logfile", log.display().to_string()),
         ];
-        for (name, value) in options.into_iter().chain(always) {
+        let more = more.iter().cloned();
+        for (name, value) in options.into_iter().chain(always).chain(more) {
             spec = spec.arg(name).arg(value);
         }
         let mut server = Self {
@@ -158,7 +161,7 @@ fn free_socket(dir: &Path) -> Result<PathBuf, CommandError> {
     let path = dir.join("redis.sock");
     if path.as_os_str().len() > MAX_SOCKET {
         return Err(CommandError::Refused(format!(
-            "{} is too long for a Unix socket ({MAX_SOCKET} bytes): use a shorter --dir, or --port 0",
+            "{} is too long for a Unix socket ({MAX_SOCKET} bytes): use a shorter folder, or --port 0",
             path.display()
         )));
     }
@@ -169,7 +172,9 @@ fn free_socket(dir: &Path) -> Result<PathBuf, CommandError> {
         )));
     }
     match std::fs::remove_file(&path) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(file_error(&path, cause)),
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+            Err(CommandError::File { path, cause })
+        }
         _ => Ok(path),
     }
 }

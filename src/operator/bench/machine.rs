@@ -1,0 +1,59 @@
+//! What was measured on: figures mean nothing without it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::super::CommandError;
+use crate::store::{Info, Link};
+
+/// Hardware, system, server and build.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Machine {
+    pub(super) version: &'static str,
+    pub(super) debug_build: bool,
+    pub(super) date: Timestamp,
+    pub(super) cpu: String,
+    pub(super) cores: usize,
+    pub(super) kernel: String,
+    pub(super) redis: String,
+    pub(super) persistence: String,
+}
+
+impl Machine {
+    pub(super) async fn read(link: &Link) -> Result<Self, CommandError> {
+        let info = |section: &'static str| async move {
+            let info = link.run(|mut c| async move { crate::store::info(&mut c, section).await });
+            info.await.map(Option::unwrap_or_default)
+        };
+        let file = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let cpuinfo = file("/proc/cpuinfo");
+        let model = cpuinfo
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"));
+        Ok(Self {
+            version: env!("CARGO_PKG_VERSION"),
+            debug_build: cfg!(debug_assertions),
+            date: Timestamp::now(),
+            cpu: model
+                .map_or("unknown CPU", |m| m.trim_start_matches([' ', '\t', ':']))
+                .to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            kernel: file("/proc/sys/kernel/osrelease").trim().to_owned(),
+            redis: info("server")
+                .await?
+                .field("redis_version")
+                .unwrap_or("unknown")
+                .to_owned(),
+            persistence: persistence(&info("persistence").await?),
+        })
+    }
+}
+
+fn persistence(info: &Info) -> String {
+    match info.number("aof_enabled") {
+        Some(1) => "append-only file",
+        Some(_) => "no append-only file",
+        None => "persistence unknown",
+    }
+    .to_owned()
+}

@@ -1,0 +1,221 @@
+//! The Redis on which it is measured: cleared, filled, looked at, and checked afterwards. All
+//! that is touched is under one namespace.
+
+use redis::{FromRedisValue, Pipeline, Value};
+
+use super::super::CommandError;
+use super::floor;
+use super::latency::Counted;
+use super::roles::{BATCH, Kind};
+use super::stage::{Bench, Group, Job, Side, Stage};
+use super::workload::{FOLLOW_UPS, ID_AT, NAMESPACE, STREAM, Workload, stamp};
+use crate::fleet::ROUTER;
+use crate::store::{Keys, Link, Redis, StreamField, scan};
+
+/// A Redis and the keys in it.
+pub(super) struct Place {
+    pub(super) url: String,
+    pub(super) link: Link,
+    pub(super) keys: Keys,
+}
+
+impl Place {
+    pub(super) fn new(url: &str) -> Result<Self, CommandError> {
+        Ok(Self {
+            url: url.to_owned(),
+            link: Redis::open(url)?.link(),
+            keys: Keys::new(Some(NAMESPACE)),
+        })
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, CommandError> {
+        let ask = |mut c| async move { command.query_async(&mut c).await };
+        Ok(self.link.run(ask).await?)
+    }
+
+    async fn send(&self, pipeline: &Pipeline) -> Result<(), CommandError> {
+        let send = |mut c| async move { pipeline.exec_async(&mut c).await };
+        Ok(self.link.run(send).await?)
+    }
+
+    /// The keys that are there under our namespace.
+    pub(super) async fn present(&self) -> Result<Vec<String>, CommandError> {
+        Ok(scan(&self.link, &format!("{NAMESPACE}:*"), None).await?)
+    }
+
+    /// Deletes everything under our namespace.
+    pub(super) async fn clear(&self) -> Result<(), CommandError> {
+        for some in self.present().await?.chunks(BATCH) {
+            self.ask::<Value>(redis::cmd("DEL").arg(some)).await?;
+        }
+        Ok(())
+    }
+
+    /// The groups of the floor, which has no process that would create them.
+    pub(super) async fn create_groups(&self, subscribers: &[String]) -> Result<(), CommandError> {
+        let (inbox, stream) = (self.keys.inbox(), self.keys.stream(STREAM));
+        let of_stream = subscribers.iter().map(|s| (&stream, s.as_str()));
+        let mut pipeline = redis::pipe();
+        for (key, group) in of_stream.chain([(&inbox, ROUTER)]) {
+            let create = pipeline.cmd("XGROUP").arg("CREATE").arg(key).arg(group);
+            create.arg("0").arg("MKSTREAM").ignore();
+        }
+        self.send(&pipeline).await
+    }
+
+    /// Events as producers send them.
+    pub(super) async fn fill_inbox(
+        &self,
+        workload: &Workload,
+        events: u64,
+    ) -> Result<(), CommandError> {
+        let inbox = self.keys.inbox();
+        self.fill(workload, events, |pipeline, _, event| {
+            let add = pipeline.cmd("XADD").arg(&inbox).arg("*");
+            add.arg(StreamField::EVENT).arg(event).ignore();
+        })
+        .await
+    }
+
+    /// Events as the router routes them.
+    pub(super) async fn fill_stream(
+        &self,
+        workload: &Workload,
+        events: u64,
+        to: &str,
+    ) -> Result<(), CommandError> {
+        let stream = self.keys.stream(STREAM);
+        self.fill(workload, events, |pipeline, n, event| {
+            let add = pipeline.cmd("XADD").arg(&stream).arg("*");
+            add.arg(StreamField::ID).arg(&event[ID_AT]);
+            add.arg(StreamField::TYPE).arg(workload.event_type(n));
+            add.arg(StreamField::TO).arg(to);
+            add.arg(StreamField::EVENT).arg(event).ignore();
+        })
+        .await
+    }
+
+    async fn fill(
+        &self,
+        workload: &Workload,
+        events: u64,
+        add: impl Fn(&mut Pipeline, u64, &[u8]),
+    ) -> Result<(), CommandError> {
+        let now = stamp(jiff::Timestamp::now());
+        let mut next = 0;
+        while next < events {
+            let end = (next + BATCH as u64).min(events);
+            let mut pipeline = redis::pipe();
+            (next..end).for_each(|n| add(&mut pipeline, n, &workload.event(n, &now, true)));
+            self.send(&pipeline).await?;
+            next = end;
+        }
+        Ok(())
+    }
+
+    /// The ID of the last entry that a stream ever had.
+    pub(super) async fn last_id(&self, stream: &str) -> Result<String, CommandError> {
+        let mut info: std::collections::HashMap<String, Value> = self
+            .ask(redis::cmd("XINFO").arg("STREAM").arg(stream))
+            .await?;
+        let id = info.remove("last-generated-id").unwrap_or(Value::Nil);
+        redis::from_redis_value(id).map_err(|e| self.link.redis().error(e.into()).into())
+    }
+
+    /// The groups of a stream, as far as they exist.
+    pub(super) async fn groups(&self, stream: &str) -> Result<Vec<Group>, CommandError> {
+        let reply = self
+            .ask(redis::cmd("XINFO").arg("GROUPS").arg(stream))
+            .await?;
+        Group::all(reply).map_err(|e| self.link.redis().error(e).into())
+    }
+
+    async fn count(&self, command: &str, key: String) -> Result<u64, CommandError> {
+        self.ask(redis::cmd(command).arg(key)).await
+    }
+
+    /// Checks that a stage did what it was to do: every event is where it must be by now.
+    pub(super) async fn verify(
+        &self,
+        bench: &Bench<'_>,
+        job: Job,
+        side: Side,
+        events: u64,
+        counted: Option<&Counted>,
+    ) -> Result<(), CommandError> {
+        let Job { stage, kind } = job;
+        let subscribers = bench.subscribers();
+        let deliveries = events * subscribers.len() as u64;
+        let follow_ups = if kind == Some(Kind::FollowUp) {
+            deliveries
+        } else {
+            0
+        };
+        let keys = &self.keys;
+        let mut found = Vec::new();
+        let mut expect = |what: &str, is: u64, should: u64| {
+            if is != should {
+                found.push(format!("{what}: {is}, not {should}"));
+            }
+        };
+        let inbox = self.count("XLEN", keys.inbox()).await?;
+        expect(
+            "entries in the inbox",
+            inbox,
+            match stage {
+                Stage::Publish => events,
+                Stage::Handle => follow_ups,
+                _ => 0,
+            },
+        );
+        if stage != Stage::Publish {
+            let routed = self.count("XLEN", keys.stream(STREAM)).await?;
+            expect("events routed", routed, events);
+        }
+        if let Some(counted) = counted {
+            expect("events handled", counted.handled, deliveries);
+            if side == Side::Ours && kind == Some(Kind::Failing) {
+                let failures = bench.failures(events) * subscribers.len() as u64;
+                expect("failures", counted.failed, failures);
+            }
+        }
+        for subscriber in &subscribers {
+            if kind == Some(Kind::OneEffect) {
+                let key = keys.effect(subscriber, "handled");
+                expect("effects", self.count("HLEN", key).await?, events);
+            }
+            expect(
+                "dead letters",
+                self.count("XLEN", keys.dead(subscriber)).await?,
+                0,
+            );
+        }
+        expect(
+            "refused events",
+            self.count("XLEN", keys.dead(ROUTER)).await?,
+            0,
+        );
+        match (stage, side) {
+            (Stage::Route, Side::Floor) => {
+                expect(
+                    "marks",
+                    self.count("SCARD", floor::seen(keys)).await?,
+                    events,
+                );
+            }
+            (Stage::EndToEnd, _) => {
+                let routed = self.count("XLEN", keys.stream(FOLLOW_UPS)).await?;
+                expect("follow-ups routed", routed, follow_ups);
+            }
+            _ => {}
+        }
+        match found.is_empty() {
+            true => Ok(()),
+            false => Err(CommandError::Refused(format!(
+                "{} ({side:?}) did not do its work: {}",
+                stage.as_str(),
+                found.join("; ")
+            ))),
+        }
+    }
+}

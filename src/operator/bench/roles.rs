@@ -1,0 +1,290 @@
+//! What the processes of a benchmark run: the producer and the worker; those of the floor are in
+//! `floor`. Each says on standard output when it is ready, and the producer when it is done.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::CommandError;
+use super::floor;
+use super::latency::Recorder;
+use super::workload::{FOLLOW_UP_TYPE, NAMESPACE, Workload, is_counted, number, stamp};
+use crate::process::args::CommonArgs;
+use crate::process::exit::Exit;
+use crate::process::serve;
+use crate::publisher::Publisher;
+use crate::store::{Keys, Redis, StreamField};
+use crate::{Context, Event, Handler, HandlerError};
+
+/// Begins each line that is meant for the bench.
+pub(super) const MARK: &str = "bench: ";
+pub(super) const READY: &str = "bench: ready";
+pub(super) const DONE: &str = "bench: done ";
+/// Events in one pipeline.
+pub(super) const BATCH: usize = 500;
+
+/// A process of `streamfleet bench`.
+#[derive(clap::Args)]
+pub(in super::super) struct RoleArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(subcommand)]
+    role: Role,
+}
+
+impl std::fmt::Debug for RoleArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RoleArgs").finish_non_exhaustive()
+    }
+}
+
+#[derive(clap::Subcommand)]
+enum Role {
+    Produce(Produce),
+    Work(Work),
+    FloorRoute(floor::Route),
+    FloorWork(Work),
+}
+
+/// What a handler does with each event.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum, serde::Serialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Kind {
+    /// Nothing.
+    None,
+    /// One write to Redis.
+    OneEffect,
+    /// One event.
+    FollowUp,
+    /// Nothing, but a share of the events fails once.
+    Failing,
+}
+
+impl Kind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::OneEffect => "one-effect",
+            Self::FollowUp => "follow-up",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+/// How many of a million events fail once.
+pub(super) const MILLION: u64 = 1_000_000;
+
+/// Whether the event of that number fails once: so many of every million, well mixed.
+pub(super) fn fails(n: u64, of_a_million: u64) -> bool {
+    // A prime without a common factor visits every remainder once.
+    n.wrapping_mul(617_063) % MILLION < of_a_million
+}
+
+#[derive(clap::Args)]
+pub(super) struct Work {
+    #[arg(long)]
+    pub(super) subscriber: String,
+    #[arg(long)]
+    pub(super) kind: Kind,
+    #[arg(long, default_value_t = 0)]
+    pub(super) fail: u64,
+    /// Whether latencies are recorded.
+    #[arg(long)]
+    pub(super) record: bool,
+    /// Where the counts go.
+    #[arg(long)]
+    pub(super) counted: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Produce {
+    #[arg(long)]
+    types: u64,
+    #[arg(long)]
+    event_bytes: u64,
+    #[arg(long)]
+    events: u64,
+    /// Events per second; without it, as fast as it goes.
+    #[arg(long)]
+    rate: Option<u64>,
+    /// So many come first and do not count.
+    #[arg(long, default_value_t = 0)]
+    warm_up: u64,
+    /// With a bare client.
+    #[arg(long)]
+    bare: bool,
+    #[arg(long)]
+    counted: PathBuf,
+}
+
+/// Runs one role to its end.
+pub(in super::super) fn run_role(args: RoleArgs) -> ExitCode {
+    match run(args) {
+        Ok(exit) => exit,
+        Err(error) => {
+            eprintln!("{error}");
+            Exit::from(&error).into()
+        }
+    }
+}
+
+fn run(args: RoleArgs) -> Result<ExitCode, CommandError> {
+    let RoleArgs { common, role } = args;
+    match role {
+        Role::Work(work) => return run_worker(work, &common),
+        Role::Produce(produce) => match produce.rate {
+            Some(rate) => produce.at_rate(&common, rate),
+            None => on_runtime(produce.flat_out(&common)),
+        },
+        Role::FloorRoute(route) => on_runtime(floor::route(route, &common)),
+        Role::FloorWork(work) => on_runtime(floor::work(work, &common)),
+    }?;
+    Ok(Exit::Clean.into())
+}
+
+/// The same runtime that router and workers run on.
+fn on_runtime(run: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(run)
+}
+
+struct BenchHandler {
+    kind: Kind,
+    fail: u64,
+    record: bool,
+    recorder: Arc<Recorder>,
+}
+
+#[derive(serde::Serialize)]
+struct Shipment {
+    order: uuid::Uuid,
+}
+
+impl Handler for BenchHandler {
+    // Not used: which one it is, each process is told.
+    const SUBSCRIBER: &'static str = NAMESPACE;
+
+    async fn handle(&self, event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
+        if self.record && is_counted(event.source()) {
+            self.recorder.since(event.timestamp());
+        }
+        match self.kind {
+            Kind::None => {}
+            Kind::OneEffect => cx.hash_set("handled", &event.id().to_string(), "1")?,
+            Kind::FollowUp => cx.publish(FOLLOW_UP_TYPE, &Shipment { order: event.id() })?,
+            Kind::Failing if cx.attempt() == 1 && fails(number(event.id()), self.fail) => {
+                self.recorder.failed();
+                return Err(HandlerError::retry("told to fail"));
+            }
+            Kind::Failing => {}
+        }
+        self.recorder.handled(1);
+        Ok(())
+    }
+}
+
+fn run_worker(work: Work, common: &CommonArgs) -> Result<ExitCode, CommandError> {
+    crate::process::telemetry::init();
+    let recorder = Arc::new(Recorder::new()?);
+    let handler = BenchHandler {
+        kind: work.kind,
+        fail: work.fail,
+        record: work.record,
+        recorder: recorder.clone(),
+    };
+    let ready = || println!("{READY}");
+    let drain = Duration::from_secs(25);
+    let exit = serve(handler, common, work.subscriber, None, drain, ready);
+    recorder.write(&work.counted)?;
+    Ok(exit)
+}
+
+impl Produce {
+    /// As fast as answers come.
+    async fn flat_out(self, common: &CommonArgs) -> Result<(), CommandError> {
+        let workload = Workload::new(self.types, self.event_bytes);
+        let redis = Redis::open(&common.redis_url)?;
+        let keys = Keys::new(Some(NAMESPACE));
+        let publisher = Publisher::new(redis.link(), &keys);
+        let bare = floor::Producer::new(&redis, &keys).await?;
+        println!("{READY}");
+        let start = Instant::now();
+        let mut next = 0;
+        while next < self.events {
+            let end = (next + BATCH as u64).min(self.events);
+            let now = stamp(Timestamp::now());
+            let batch: Vec<_> = (next..end).map(|n| workload.event(n, &now, true)).collect();
+            match self.bare {
+                true => bare.send(batch).await?,
+                false => drop(publisher.publish(&batch).await?),
+            }
+            next = end;
+        }
+        bare.finish().await?;
+        let took = start.elapsed();
+        Recorder::new()?.write(&self.counted)?;
+        done(took)
+    }
+
+    /// One by one, each at its time; who is late goes on with the schedule. Blocking, on a thread
+    /// of its own: the runtime's timers know whole milliseconds only.
+    fn at_rate(&self, common: &CommonArgs, rate: u64) -> Result<(), CommandError> {
+        let workload = Workload::new(self.types, self.event_bytes);
+        let redis = Redis::open(&common.redis_url)?;
+        let failed = |e| redis.error(e);
+        let client = redis::Client::open(common.redis_url.as_str()).map_err(failed)?;
+        let mut connection = client.get_connection().map_err(failed)?;
+        let inbox = Keys::new(Some(NAMESPACE)).inbox();
+        let recorder = Recorder::new()?;
+        println!("{READY}");
+        let (start, time) = (Instant::now(), Timestamp::now());
+        for n in 0..self.warm_up + self.events {
+            let due =
+                Duration::from_nanos((u128::from(n) * 1_000_000_000 / u128::from(rate)) as u64);
+            std::thread::sleep((start + due).saturating_duration_since(Instant::now()));
+            let due = time + SignedDuration::try_from(due).unwrap_or_default();
+            let counted = n >= self.warm_up;
+            let event = workload.event(n, &stamp(due), counted);
+            let mut add = redis::cmd("XADD");
+            add.arg(&inbox).arg("*").arg(StreamField::EVENT).arg(event);
+            add.exec(&mut connection).map_err(failed)?;
+            if counted {
+                recorder.since(due);
+            }
+        }
+        let took = start.elapsed();
+        recorder.write(&self.counted)?;
+        done(took)
+    }
+}
+
+/// Stays until it is ended, so that what it cost can be read.
+fn done(took: Duration) -> Result<(), CommandError> {
+    println!("{DONE}{}", took.as_nanos());
+    loop {
+        std::thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wanted_share_fails() {
+        let count = |share| (0..MILLION).filter(|n| fails(*n, share)).count() as u64;
+        assert_eq!(
+            (count(0), count(100_000), count(MILLION)),
+            (0, 100_000, MILLION)
+        );
+        let early = (0..2_000).filter(|n| fails(*n, 100_000)).count();
+        assert!((100..300).contains(&early), "{early}");
+    }
+}

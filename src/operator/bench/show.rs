@@ -1,0 +1,277 @@
+//! The report for people: aligned tables, and what was measured on what.
+
+use std::fmt::Write as _;
+
+use super::super::text::{Paint, Tone, table};
+use super::machine::Machine;
+use super::report::{Compared, Figure, Outcome, Spread, Target};
+use super::stage::{Scale, Stage};
+
+/// Of less than this, in µs per event, no line is shown.
+const LEAST_USEC: f64 = 0.02;
+
+/// Everything, as text.
+pub(super) fn report(
+    paint: Paint,
+    machine: &Machine,
+    scale: &Scale,
+    outcomes: &[Outcome],
+    targets: &[Target],
+) -> String {
+    let mut text = head(machine, scale);
+    let mut section = |title: &str, body: String| {
+        if !body.is_empty() {
+            let _ = write!(text, "\n{}\n{body}", paint.tone(title, Tone::Strong));
+        }
+    };
+    section(
+        "Throughput, and CPU per event (ratio: ours by the floor's)",
+        throughput(paint, outcomes),
+    );
+    section(
+        "Latency, from when an event was due to the start of its handler (ms)",
+        latency(paint, outcomes),
+    );
+    section("Router and worker", processes(paint, outcomes));
+    section("Redis commands, per event", commands(paint, outcomes));
+    section("Targets", targets_table(paint, targets));
+    text
+}
+
+fn head(machine: &Machine, scale: &Scale) -> String {
+    let mut text = format!(
+        "streamfleet {}, Redis {} ({}), {} × {}, Linux {}\n{} events of {} bytes, {} types, {} subscribers × {} workers × {} at a time, {} routers\n",
+        machine.version,
+        machine.redis,
+        machine.persistence,
+        machine.cores,
+        machine.cpu,
+        machine.kernel,
+        scale.events,
+        scale.event_bytes,
+        scale.types,
+        scale.subscribers,
+        scale.workers,
+        scale.concurrency,
+        scale.routers,
+    );
+    if machine.debug_build {
+        text += "A debug build: its figures say nothing about speed. Build with --release.\n";
+    }
+    text
+}
+
+fn name(outcome: &Outcome) -> String {
+    let stage = outcome.stage.as_str();
+    match outcome.handler {
+        Some(kind) => format!("{stage}, {}", kind.as_str()),
+        None => stage.to_owned(),
+    }
+}
+
+fn number(value: f64) -> String {
+    match value.abs() {
+        v if v >= 1_000.0 => {
+            let digits = format!("{value:.0}");
+            let mut text = String::new();
+            for (at, digit) in digits.chars().enumerate() {
+                if at > 0 && (digits.len() - at).is_multiple_of(3) && !text.ends_with('-') {
+                    text.push(' ');
+                }
+                text.push(digit);
+            }
+            text
+        }
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+fn median(spread: Option<Spread>) -> String {
+    spread.map_or("-".to_owned(), |s| number(s.median))
+}
+
+fn three(compared: Option<&Compared>) -> [String; 3] {
+    match compared {
+        Some(c) => [
+            median(c.ours),
+            median(c.floor),
+            c.ratio.map_or("-".into(), |r| format!("{r:.2}")),
+        ],
+        None => ["-", "-", "-"].map(str::to_owned),
+    }
+}
+
+/// How far the repetitions were apart, by the median: of either side the larger.
+fn apart(compared: Option<&Compared>) -> String {
+    let spread = |s: Option<Spread>| s.map(|s| (s.max - s.min) / s.median);
+    let both = compared.map(|c| [spread(c.ours), spread(c.floor)]);
+    let most = both.into_iter().flatten().flatten().reduce(f64::max);
+    most.map_or("-".to_owned(), |m| format!("{:.0} %", m * 100.0))
+}
+
+fn throughput(paint: Paint, outcomes: &[Outcome]) -> String {
+    let mut rows = table(&[
+        "STAGE",
+        ">EVENTS/S",
+        ">FLOOR",
+        ">RATIO",
+        ">SPREAD",
+        ">REDIS µs",
+        ">FLOOR",
+        ">RATIO",
+        ">CLIENTS µs",
+        ">FLOOR",
+        ">RATIO",
+        ">BYTES",
+        ">FLOOR",
+    ]);
+    for outcome in outcomes {
+        let speed = outcome.get(Figure::EventsPerSecond);
+        let [ours, floor, ratio] = three(speed);
+        let mut row = vec![name(outcome), ours, floor, ratio, apart(speed)];
+        row.extend(three(outcome.get(Figure::RedisUsPerEvent)));
+        row.extend(three(outcome.get(Figure::ClientUsPerEvent)));
+        row.extend(
+            three(outcome.get(Figure::RedisBytesPerEvent))
+                .into_iter()
+                .take(2),
+        );
+        rows.add_row(row);
+    }
+    paint.table(&rows, &[])
+}
+
+fn latency(paint: Paint, outcomes: &[Outcome]) -> String {
+    use Figure::{LatencyMaxMs, LatencyP50Ms, LatencyP90Ms, LatencyP99Ms, LatencyP999Ms};
+    let mut rows = table(&["STAGE", "", ">P50", ">P90", ">P99", ">P99.9", ">MAX"]);
+    let mut any = false;
+    for outcome in outcomes.iter().filter(|o| o.stage.handles_fresh()) {
+        let figures = [
+            LatencyP50Ms,
+            LatencyP90Ms,
+            LatencyP99Ms,
+            LatencyP999Ms,
+            LatencyMaxMs,
+        ];
+        let found = figures.map(|f| outcome.get(f).copied());
+        for (side, pick) in [
+            (
+                "ours",
+                (|c: Compared| c.ours) as fn(Compared) -> Option<Spread>,
+            ),
+            ("floor", |c: Compared| c.floor),
+        ] {
+            let mut row = vec![name(outcome), side.to_owned()];
+            row.extend(found.map(|c| median(c.and_then(pick))));
+            rows.add_row(row);
+            any = true;
+        }
+    }
+    if any {
+        paint.table(&rows, &[])
+    } else {
+        String::new()
+    }
+}
+
+fn processes(paint: Paint, outcomes: &[Outcome]) -> String {
+    let mut rows = table(&[
+        "STAGE",
+        ">READY ms",
+        ">FLOOR",
+        ">RSS MB",
+        ">FLOOR",
+        ">PEAK MB",
+        ">FLOOR",
+    ]);
+    let mut any = false;
+    for outcome in outcomes.iter().filter(|o| o.stage != Stage::Publish) {
+        let mut row = vec![name(outcome)];
+        for figure in [Figure::ReadyMs, Figure::RssMb, Figure::PeakRssMb] {
+            row.extend(three(outcome.get(figure)).into_iter().take(2));
+        }
+        rows.add_row(row);
+        any = true;
+    }
+    if any {
+        paint.table(&rows, &[])
+    } else {
+        String::new()
+    }
+}
+
+fn commands(paint: Paint, outcomes: &[Outcome]) -> String {
+    let mut rows = table(&[
+        "STAGE",
+        "COMMAND",
+        ">CALLS",
+        ">µs",
+        ">FLOOR CALLS",
+        ">FLOOR µs",
+    ]);
+    for outcome in outcomes {
+        let mut lines: Vec<_> = outcome.commands.iter().collect();
+        lines.retain(|(_, [ours, floor])| ours.usec.max(floor.usec) >= LEAST_USEC);
+        let most = |per: &[super::report::PerEvent; 2]| per[0].usec.max(per[1].usec);
+        lines.sort_by(|a, b| most(b.1).total_cmp(&most(a.1)));
+        for (command, [ours, floor]) in lines {
+            let cells = [ours.calls, ours.usec, floor.calls, floor.usec];
+            let cells = cells.map(|v| {
+                if v == 0.0 {
+                    "-".to_owned()
+                } else {
+                    format!("{v:.3}")
+                }
+            });
+            rows.add_row(
+                [name(outcome), command.to_uppercase()]
+                    .into_iter()
+                    .chain(cells),
+            );
+        }
+    }
+    paint.table(&rows, &[])
+}
+
+fn targets_table(paint: Paint, targets: &[Target]) -> String {
+    if targets.is_empty() {
+        return String::new();
+    }
+    let mut rows = table(&["", ">IS", ">TARGET", ""]);
+    for target in targets {
+        let sign = if target.at_least { "≥" } else { "≤" };
+        rows.add_row([
+            target.name.to_owned(),
+            format!("{} {}", number(target.value), target.unit),
+            format!("{sign} {} {}", target.wanted, target.unit),
+            if target.met { "met" } else { "missed" }.to_owned(),
+        ]);
+    }
+    let tones: Vec<_> = targets
+        .iter()
+        .map(|t| (!t.met).then_some(Tone::Notice))
+        .collect();
+    paint.table(&rows, &tones)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits_or_groups() {
+        let cases = [
+            (0.034, "0.03"),
+            (1.0, "1.00"),
+            (12.34, "12.3"),
+            (123.4, "123"),
+            (1_234_567.0, "1 234 567"),
+            (-1_000.0, "-1 000"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(number(value), text);
+        }
+    }
+}
