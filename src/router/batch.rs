@@ -231,10 +231,10 @@ mod tests {
         }
         assert_eq!(count.get(), MAX_ENTRIES);
         count.learn(256, 256 << 20);
-        assert_eq!(count.get(), 8);
+        assert_eq!(count.get(), 2);
         count.learn(0, 0);
         count.shrink();
-        assert_eq!(count.get(), 4);
+        assert_eq!(count.get(), 1);
         count.learn(1, 64 << 20);
         assert_eq!(count.get(), 1);
     }

@@ -49,7 +49,8 @@ impl Keys {
         self.key(format_args!("dead:{subscriber}"))
     }
     /// Hash of the deliveries of one group that had trouble. Fields `<id>` (log of recorded
-    /// failures), `<id>:starts` (starts without an outcome), `<id>:due` (parked until, ms).
+    /// failures), `<id>:starts` (starts without an outcome), `<id>:due` (parked until, ms),
+    /// `<id>:claimed` (delivery count under which it was last reclaimed).
     pub fn attempts(&self, stream: &str, subscriber: &str) -> String {
         self.key(format_args!("attempts:{stream}:{subscriber}"))
     }

@@ -198,11 +198,10 @@ impl<H: Handler> Core<H> {
             if self.is_ours(source, fence.id, &fields) {
                 let log = AttemptLog::parse(log.as_bytes());
                 let held = self.hold(source, fence, fields, since);
-                let troubled = starts.is_some() || !log.0.is_empty();
                 deliveries.push(Delivery {
                     starts,
                     log,
-                    troubled,
+                    troubled: true, // reclaiming leaves a record
                     ..held
                 });
             } else {

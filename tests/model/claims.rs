@@ -82,7 +82,10 @@ impl Scripts {
         }
         pending.owner = Owner::Process(by);
         let (count, serial) = (pending.count, pending.serial);
-        store.note(queue, id, |record| record.due = None);
+        store.note(queue, id, |record| {
+            record.due = None;
+            record.claimed = true;
+        });
         let claim = Claim {
             queue,
             id,

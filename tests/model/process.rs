@@ -57,7 +57,7 @@ impl Delivery {
             (_, Some(2..)) => (sending(Call::DeadLetter(Reason::Crashed), scripts), true),
             (_, Some(_)) if scripts.broken(Mutant::StartsUnmarked) => (Step::Running, true),
             (_, Some(n)) => (sending(Call::Mark { starts: n + 1 }, scripts), true),
-            (_, None) => (Step::Running, handed.failures > 0),
+            (_, None) => (Step::Running, claim.count > 1),
         };
         Self {
             handed,

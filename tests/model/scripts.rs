@@ -101,13 +101,23 @@ impl Scripts {
     }
 
     /// prelude.lua: whether a delivery is still its holder's.
-    fn fence(&self, store: &Store, claim: &Claim) -> Answer {
+    fn fence(&self, store: &Store, request: &Request) -> Answer {
+        let claim = &request.claim;
         if self.broken(Mutant::NoFence) {
             return Answer::Held;
         }
         let Some(pending) = store.pending(claim.queue, claim.id) else {
             return Answer::Gone;
         };
+        // Where nobody else holds anything, and nothing was claimed, whatever is pending is ours.
+        let batched = matches!(request.call, Call::Ack | Call::Commit { .. } | Call::Route);
+        let group = store.group(claim.queue);
+        let mut holders = group.pending.values().map(|pending| pending.owner);
+        let holds_all = group.attempts.is_empty()
+            && holders.all(|owner| owner == Owner::Process(claim.consumer));
+        if batched && holds_all {
+            return Answer::Held;
+        }
         let same_owner = pending.owner == Owner::Process(claim.consumer)
             || self.broken(Mutant::FenceWithoutConsumer);
         let same_count = pending.count == claim.count || self.broken(Mutant::FenceWithoutCount);
@@ -126,7 +136,7 @@ impl Scripts {
             bare(store, request, write);
             return Answer::Held;
         }
-        match self.fence(store, claim) {
+        match self.fence(store, request) {
             Answer::Held => {}
             answer => return answer,
         }

@@ -85,6 +85,8 @@ pub(crate) struct Record {
     pub(crate) starts: Option<u8>,
     /// Parked: until now, or until far away.
     pub(crate) due: Option<Due>,
+    /// It was reclaimed at some time.
+    pub(crate) claimed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -11,7 +11,7 @@ local function settle(i)
   ids[#ids + 1] = ARGV[i]
   if ARGV[i + 2] == '1' then troubled[#troubled + 1] = ARGV[i] end
 end
-if holds_all(KEYS[1], ARGV[1], ARGV[2]) then
+if holds_all(KEYS[1], ARGV[1], ARGV[2], KEYS[2]) then
   for i = 4, #ARGV, 3 do settle(i) end
 else
   local all = {}

@@ -140,7 +140,7 @@ while position <= #ARGV do
   ids[#ids + 1] = ARGV[position]
   position = position + 5 + ARGV[position + 4]
 end
-local held = not holds_all(KEYS[1], ARGV[1], ARGV[2]) and fence_all(KEYS[1], ARGV[1], ARGV[2], ids)
+local held = not holds_all(KEYS[1], ARGV[1], ARGV[2], KEYS[2]) and fence_all(KEYS[1], ARGV[1], ARGV[2], ids)
 local answers = {}
 for i, at in ipairs(at) do
   local id, count = ids[i], ARGV[at + 1]

@@ -24,10 +24,12 @@ local function fence_all(stream, group, consumer, ids)
   end
 end
 
--- Whether nobody but this consumer holds anything of the group. Then whatever is pending is ours,
--- and asking for each delivery (which costs more than to settle it) can be saved: an
--- acknowledgement that Redis counts was of a delivery that was still owed, and owed by us.
-local function holds_all(stream, group, consumer)
+-- Whether nobody but this consumer holds anything of the group, each under the count 1 (whoever
+-- claims leaves a record in `attempts`). Then whatever is pending is ours, and asking for each
+-- delivery (which costs more than to settle it) can be saved: an acknowledgement that Redis counts
+-- was of a delivery that was still owed, and owed by us.
+local function holds_all(stream, group, consumer, attempts)
+  if redis.call('EXISTS', attempts) == 1 then return false end
   local holders = redis.call('XPENDING', stream, group)[4]
   return holders and #holders == 1 and holders[1][1] == consumer
 end
@@ -85,7 +87,7 @@ local function must_be_claimable(stream, attempts, stats)
 end
 
 local function forget(attempts, id)
-  redis.call('HDEL', attempts, id, id .. ':starts', id .. ':due')
+  redis.call('HDEL', attempts, id, id .. ':starts', id .. ':due', id .. ':claimed')
 end
 
 -- Counts an entry that was deleted under us; Redis has dropped it from the pending list.

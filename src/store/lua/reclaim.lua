@@ -25,7 +25,7 @@ end
 if #due == 0 then return {{}, {}, 0, now, '0'} end
 must_be_claimable(KEYS[1], KEYS[2], KEYS[3])
 must_be_able(KEYS[1], 'XAUTOCLAIM')
-must_be_able(KEYS[2], 'HMGET')
+must_be_able(KEYS[2], 'HMGET', 'HSET')
 local claimed, lost, parked_again = {}, {}, 0
 local owners = {}
 for _, pending in ipairs(due) do owners[pending[1]] = pending[2] end
@@ -51,6 +51,7 @@ for _, pending in ipairs(due) do
     else
       -- Parked deliveries have a recorded outcome; any other lost its worker.
       if due_at then redis.call('HDEL', KEYS[2], id .. ':due') end
+      redis.call('HSET', KEYS[2], id .. ':claimed', count) -- see holds_all
       claimed[#claimed + 1] = {id, entry[2], count, tonumber(starts) or (parked and -1 or 0), log or ''}
     end
   end

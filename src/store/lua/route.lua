@@ -2,13 +2,15 @@
 -- duplicate, nowhere; and leaves the inbox in the same step.
 -- KEYS: inbox, dead:router, stats:router, attempts, n seen buckets (the current one first), target streams
 -- ARGV: group, consumer, n, life of a bucket (ms), now (RFC 3339), contiguous ('1': the inbox has nothing else between first and last),
---   number of routes, each: target key index, type, to, hops; then per entry: id, count, route (its number, or 0), and
+--   refusals ('1': there are any), number of routes, each: target key index, type, to, hops;
+--   then per entry: id, count, route (its number, or 0), and
 --     of a route: event id, content hash, event
 --     of 0: number of values, fields of the letter
 -- Answers {routed, duplicates, conflicts, refused, fenced}.
 must_be(KEYS[1], 'stream')
 local inbox, dead, stats, attempts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer, buckets = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local call, ARGV = redis.call, ARGV -- looked up for each event
 must_be(dead, 'stream')
 must_be(stats, 'hash')
 must_be(attempts, 'hash')
@@ -25,8 +27,8 @@ for i = 5 + buckets, #KEYS do
 end
 must_take_more(dead)
 
-local routes, position = {}, 8
-for i = 1, tonumber(ARGV[7]) do
+local routes, position = {}, 9
+for i = 1, tonumber(ARGV[8]) do
   routes[tostring(i)] = {
     stream = KEYS[tonumber(ARGV[position])], type = ARGV[position + 1], to = ARGV[position + 2], hops = ARGV[position + 3],
   }
@@ -35,7 +37,7 @@ end
 
 -- What of the batch is still ours.
 local first, held = position, nil
-if not holds_all(inbox, group, consumer) then
+if ARGV[7] == '1' or not holds_all(inbox, group, consumer, attempts) then
   local ids = {}
   while position <= #ARGV do
     ids[#ids + 1] = ARGV[position]
@@ -64,41 +66,34 @@ end
 
 local seen = {}
 for bucket = 5, 4 + buckets do
-  if redis.call('EXISTS', KEYS[bucket]) == 1 then
+  if call('EXISTS', KEYS[bucket]) == 1 then
     in_slices(event_ids, function(...)
       local slice = {...}
-      for i, hash in ipairs(redis.call('HMGET', KEYS[bucket], ...)) do
+      for i, hash in ipairs(call('HMGET', KEYS[bucket], ...)) do
         if hash then seen[slice[i]] = hash end
       end
     end)
   end
 end
-local troubled = redis.call('EXISTS', attempts) == 1
+local troubled = call('EXISTS', attempts) == 1
 
 -- Whoever acknowledges an entry routes it, so this is the first write, and nothing below can fail.
-local acknowledged = 0
-in_slices(ids, function(...) acknowledged = acknowledged + redis.call('XACK', inbox, group, ...) end)
-local gone = {}
-if acknowledged < #ids then -- some were routed before, and left the inbox when they were
-  for _, id in ipairs(ids) do
-    gone[id] = #redis.call('XRANGE', inbox, id, id) == 0
-    if gone[id] then fenced = fenced + 1 end
-  end
-end
-
+local acknowledged, gone = 0, {}
+in_slices(ids, function(...) acknowledged = acknowledged + call('XACK', inbox, group, ...) end)
 local routed, duplicates, conflicts, refused, mark = 0, 0, 0, 0, {}
-local function append(route, event_id, event)
-  if route.hops == '0' then
-    redis.call('XADD', route.stream, '*', 'id', event_id, 'type', route.type, 'to', route.to, 'event', event)
-  else
-    redis.call('XADD', route.stream, '*', 'id', event_id, 'type', route.type, 'to', route.to, 'event', event, 'hops', route.hops)
+if acknowledged < #ids then -- what was routed before left the inbox, and is known
+  fenced = fenced + #ids - acknowledged
+  duplicates = acknowledged - #ids -- but for those that were deleted by hand
+  for i, id in ipairs(ids) do
+    gone[i] = acknowledged == 0 or seen[event_ids[i]] and #call('XRANGE', inbox, id, id) == 0
+    if gone[i] then duplicates = duplicates + 1 end
   end
 end
 for i, at in ipairs(at) do
   local id, route = ids[i], routes[ARGV[at + 2]]
-  if gone[id] then -- nothing is left to do
+  if gone[i] then -- nothing is left to do
   elseif not route then
-    redis.call('XADD', dead, '*', unpack(ARGV, at + 4, at + 3 + ARGV[at + 3]))
+    call('XADD', dead, '*', unpack(ARGV, at + 4, at + 3 + ARGV[at + 3]))
     refused = refused + 1
   else
     local event_id, hash = ARGV[at + 3], ARGV[at + 4]
@@ -108,11 +103,16 @@ for i, at in ipairs(at) do
       routed = routed + 1
       mark[2 * routed - 1] = event_id
       mark[2 * routed] = hash
-      append(route, event_id, ARGV[at + 5])
+      if route.hops == '0' then
+        call('XADD', route.stream, '*', 'id', event_id, 'type', route.type, 'to', route.to, 'event', ARGV[at + 5])
+      else
+        call('XADD', route.stream, '*', 'id', event_id, 'type', route.type, 'to', route.to, 'event', ARGV[at + 5],
+          'hops', route.hops)
+      end
     elseif before == hash then
       duplicates = duplicates + 1
     else
-      redis.call('XADD', dead, '*', 'id', event_id, 'type', route.type, 'event', ARGV[at + 5],
+      call('XADD', dead, '*', 'id', event_id, 'type', route.type, 'event', ARGV[at + 5],
         'stream', 'inbox', 'entry', id, 'subscriber', 'router', 'reason', 'event_id_conflict',
         'error', 'event ' .. event_id .. ' was seen before with another type, version or data',
         'errors', '[]', 'hops', route.hops, 'died', ARGV[5])
@@ -120,8 +120,8 @@ for i, at in ipairs(at) do
     end
   end
 end
-in_slices(mark, function(...) redis.call('HSET', KEYS[5], ...) end)
-if routed > 0 and redis.call('PTTL', KEYS[5]) < 0 then redis.call('PEXPIRE', KEYS[5], ARGV[4]) end
+in_slices(mark, function(...) call('HSET', KEYS[5], ...) end)
+if routed > 0 and call('PTTL', KEYS[5]) < 0 then call('PEXPIRE', KEYS[5], ARGV[4]) end
 if troubled then
   for _, id in ipairs(ids) do forget(attempts, id) end
 end
@@ -129,14 +129,14 @@ end
 -- All of these are settled, and leave the inbox: cut off where they are its head, which costs a
 -- fifth of deleting them one by one.
 if #ids > 0 then
-  local head, last = redis.call('XRANGE', inbox, '-', '+', 'COUNT', 1)[1], ids[#ids]
+  local head, last = call('XRANGE', inbox, '-', '+', 'COUNT', 1)[1], ids[#ids]
   if ARGV[6] == '1' and fenced == 0 and head and head[1] == ids[1] and id_after(last) ~= last then
-    redis.call('XTRIM', inbox, 'MINID', '=', id_after(last))
+    call('XTRIM', inbox, 'MINID', '=', id_after(last))
   else
-    in_slices(ids, function(...) redis.call('XDEL', inbox, ...) end)
+    in_slices(ids, function(...) call('XDEL', inbox, ...) end)
   end
 end
 for name, n in pairs({routed = routed, duplicates = duplicates, refused = refused + conflicts}) do
-  if n > 0 then redis.call('HINCRBY', stats, name, n) end
+  if n > 0 then call('HINCRBY', stats, name, n) end
 end
 return {routed, duplicates, conflicts, refused, fenced}

@@ -122,6 +122,7 @@ pub async fn route<'a>(
         .arg(batch.seen_ttl_ms)
         .arg(batch.now)
         .arg(flag(batch.contiguous))
+        .arg(flag(numbers.contains(&0)))
         .arg(routes.len());
     for (target, event_type, to, hops) in routes {
         let key = FIRST_SEEN_KEY + batch.seen.len() + target;

@@ -34,7 +34,7 @@ async fn a_retry_that_is_due_comes_back_unmarked() {
     );
     assert_eq!((back.fields.text("event"), lost.len()), (Some("{}"), 0));
     assert_eq!(b.held_by(1), Some((ME.into(), 2)));
-    assert_eq!(b.show(ATTEMPTS), "1-0=[1]");
+    assert_eq!(b.show(ATTEMPTS), "1-0:claimed=2, 1-0=[1]");
 }
 
 /// Marked when it starts, not when it is claimed: what only waited for a slot is no suspect.
@@ -51,7 +51,8 @@ async fn what_a_dead_worker_had_is_a_suspect_only_once_it_is_started() {
                 let answer = b.me.mark_started(&mut b.redis, fence, marks + 1).await;
                 assert_eq!(answer.unwrap(), Settled::Done);
             }
-            assert_eq!(b.show(ATTEMPTS), format!("1-0:starts={}", marks + 1));
+            let starts: u64 = b.cli(&format!("HGET {ATTEMPTS} 1-0:starts"));
+            assert_eq!(starts, marks as u64 + 1);
         }
     }
 }
@@ -116,7 +117,7 @@ async fn a_deleted_entry_is_counted_as_lost() {
     assert_eq!((claimed.len(), lost), (1, vec!["1-0".to_owned()]));
     assert_eq!(
         (b.held_by(1), b.show(ATTEMPTS), b.show(STATS)),
-        (None, String::new(), "lost=1".into())
+        (None, "2-0:claimed=2".into(), "lost=1".into())
     );
 }
 

@@ -43,9 +43,34 @@ async fn ack_settles_what_is_held_and_nothing_else() {
 async fn ack_on_a_redrive_stream_deletes_what_it_settled() {
     let mut b = Bench::pending(2).await;
     b.me.delete_settled = true;
-    let batch = [(fence(1, 1), false), (fence(2, 9), false)];
+    b.give(OTHER, 0, [2]);
+    let batch = [(fence(1, 1), false), (fence(2, 1), false)];
     b.me.ack(&mut b.redis, &batch).await.unwrap();
     assert_eq!(b.ids(STREAM), ["2-0"]);
+}
+
+/// Where a consumer holds all there is, deliveries are not asked for one by one; what it claimed
+/// anew in between is another delivery all the same.
+#[tokio::test]
+async fn where_one_holds_all_an_old_delivery_is_fenced_and_a_settled_one_gone() {
+    let mut b = Bench::pending(4).await;
+    let batch = [fence(1, 1), fence(2, 1)].map(|f| (f, false));
+    b.run(&format!("XACK {STREAM} {GROUP} 2-0"));
+    let counts = b.me.ack(&mut b.redis, &batch).await.unwrap();
+    assert_eq!((counts.done, counts.gone, counts.fenced), (1, 1, 0));
+
+    b.give(ME, LEASE, [3]);
+    let claimed = b.me.reclaim(&mut b.redis, Scope::All, LEASE, 1).await;
+    assert_eq!(claimed.unwrap().claimed[0].fence.id, fence(3, 1).id);
+    let before = b.snapshot();
+    let old = ack_one(&b.me, &mut b.redis, (fence(3, 1), false)).await;
+    let request = Request::default().effect("SET x-service:a 1").encode();
+    let committed = commit_one(&b.me, &mut b.redis, (fence(3, 1), false), request).await;
+    assert_eq!(
+        (old, committed.unwrap()),
+        (Fenced, Committed::Settled(Fenced))
+    );
+    assert_eq!(b.snapshot(), before);
 }
 
 #[tokio::test]
@@ -125,7 +150,7 @@ async fn a_retry_is_found_exactly_when_it_is_due() {
         (None, "[1]"),
         "unmarked, with its log"
     );
-    assert_eq!(b.show(ATTEMPTS), "1-0=[1]");
+    assert_eq!(b.show(ATTEMPTS), "1-0:claimed=2, 1-0=[1]");
 }
 
 #[tokio::test]
@@ -201,8 +226,8 @@ async fn released_deliveries_are_claimed_at_once_and_uncharged() {
     );
     assert_eq!(
         b.show(ATTEMPTS),
-        "1-0:starts=1, 1-0=[1]",
-        "no more than was there"
+        "1-0:claimed=2, 1-0:starts=1, 1-0=[1], 2-0:claimed=2",
+        "no more than was there, and that they were claimed"
     );
 }
 

@@ -159,6 +159,7 @@ impl Real {
             match what {
                 "" => record.failures = real::failures(&value),
                 "starts" => record.starts = value.parse().ok(),
+                "claimed" => record.claimed = true,
                 _ => {
                     let far = value.parse::<u64>().unwrap() / 1000 > now + 60;
                     record.due = Some(if far { Due::FarAway } else { Due::Now });

@@ -26,8 +26,9 @@ pub(super) fn record(id: Id, record: Record) -> String {
         Some(Due::Now) => ", parked",
         Some(Due::FarAway) => ", parked for long",
     };
+    let claimed = if record.claimed { ", claimed" } else { "" };
     format!(
-        "{id}: {} failures, {:?} starts{due}",
+        "{id}: {} failures, {:?} starts{due}{claimed}",
         record.failures, record.starts
     )
 }
