@@ -194,12 +194,10 @@ impl<H: Handler> Core<H> {
 
     /// Commits a delivery with its effects; `None`: the process must end, or the group is gone.
     async fn commit(&self, delivery: &Delivery, effects: Effects) -> Option<Committed> {
-        let (keys, request) = effects.encode(delivery.hops().saturating_add(1));
         let request = Arc::new(CommitRequest {
             fence: delivery.fence,
             troubled: delivery.troubled,
-            keys,
-            request,
+            asked: effects.encode(delivery.hops().saturating_add(1)),
         });
         let mut refused = 0;
         loop {

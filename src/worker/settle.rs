@@ -213,7 +213,7 @@ const MAX_COMMIT_BYTES: usize = 256 * 1024;
 
 fn size(commit: &CommitRequest) -> usize {
     // Half a hundred bytes for what every commit has: many small ones take time as well.
-    50 + commit.request.iter().map(Vec::len).sum::<usize>()
+    50 + commit.asked.values.iter().map(Vec::len).sum::<usize>()
 }
 
 /// Logs a settle that found its delivery in other hands.

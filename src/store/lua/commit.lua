@@ -1,13 +1,12 @@
 -- Commits deliveries with everything that their handlers asked for: each by itself, wholly or not at all.
--- KEYS: stream, attempts, inbox, then per delivery the keys of its conditions and effects
--- ARGV: group, consumer, delete, then per delivery, in the order of IDs: id, count, troubled, number of keys
---     of the deliveries before it, number of values, and these values:
---   number of conditions, each: kind, key index, then
---     string: present ('1'/'0'), value | field: name, present, value | version: expected
---   number of effects, each: name, key index, number of arguments, arguments
---   number of follow-ups, each: json, hops
--- Answers per delivery: HELD (done), GONE, FENCED, CONFLICT, INVALID and why, or ERROR and why
--- (to be sent again); of what is not HELD nothing is written.
+-- KEYS: stream, attempts, inbox, then per delivery the keys of its conditions and effects, in their order
+-- ARGV: group, consumer, delete, then per delivery, in the order of IDs: id, shape, values
+--   shape: '<count> <troubled> <conditions> <effects> <follow-ups> <values>', in one argument because a script pays for each
+--   values, per condition: string, present ('1'/'0'), value | field, name, present, value | version, expected
+--     per effect: '<name> <number of arguments>', arguments
+--     per follow-up: json, hops
+-- Answers per delivery: HELD (done), GONE, FENCED, CONFLICT, {INVALID, why} or {ERROR, why} (to be
+-- sent again); of what is not HELD nothing is written.
 must_be(KEYS[1], 'stream')
 must_be(KEYS[2], 'hash')
 must_be(KEYS[3], 'stream')
@@ -23,9 +22,52 @@ end
 local function newest_ever(key)
   return string.match(last_id(key) or '0', '^%d+')
 end
+
+-- Looked up for each delivery.
+local call, may, KEYS, ARGV, tonumber, unpack = redis.call, redis.acl_check_cmd, KEYS, ARGV, tonumber, unpack
+local stream, attempts, inbox, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+
 local function wrong(key, kind)
-  local actual = redis.call('TYPE', key).ok
-  return actual ~= 'none' and actual ~= kind and actual
+  local actual = call('TYPE', key).ok
+  return actual ~= 'none' and actual ~= kind and 'key ' .. key .. ' is a ' .. actual .. ', expected a ' .. kind
+end
+
+-- The types that keys of this batch have; what deletes one forgets it.
+local typed = {}
+local function check_type(key, kind)
+  local why = typed[key] ~= kind and wrong(key, kind)
+  if not why then typed[key] = kind end
+  return why
+end
+
+local CONDITIONS = {string = 'string', field = 'hash', version = 'stream'}
+-- Nothing if they hold; and where the values of what follows begin.
+local function check_conditions(conditions, keys, at)
+  for i = 1, conditions do
+    local kind, key = ARGV[at], KEYS[keys + i]
+    local why = check_type(key, CONDITIONS[kind])
+    if why then return {'INVALID', why} end
+    at = at + 1
+    if kind == 'version' then
+      local version = version_of(key)
+      if version ~= ARGV[at] then return 'CONFLICT' end
+      if newest_ever(key) ~= version then
+        return {'INVALID', 'the newest events of ' .. key .. ' were deleted: nothing can be appended after version ' .. version}
+      end
+      at = at + 1
+    else
+      local value
+      if kind == 'string' then
+        value = call('GET', key)
+      else
+        value = call('HGET', key, ARGV[at])
+        at = at + 1
+      end
+      if (value or '') ~= ARGV[at + 1] or (value and '1' or '0') ~= ARGV[at] then return 'CONFLICT' end
+      at = at + 2
+    end
+  end
+  return nil, at
 end
 
 local TYPES = {
@@ -33,129 +75,139 @@ local TYPES = {
   SADD = 'set', SREM = 'set', ZADD = 'zset', ZINCRBY = 'zset', XADD = 'stream', NEWER = 'hash',
 }
 
-local function commit(id, troubled, base, position)
-  local function take()
-    local value = ARGV[position]
-    position = position + 1
-    return value
-  end
-  if troubled then must_be_able(KEYS[2], 'HDEL') end
-
-  for _ = 1, tonumber(take()) do
-    local kind, key = take(), KEYS[base + tonumber(take())]
-    local expected_type = ({string = 'string', field = 'hash', version = 'stream'})[kind]
-    local actual = wrong(key, expected_type)
-    if actual then return {'INVALID', 'key ' .. key .. ' is a ' .. actual .. ', expected a ' .. expected_type} end
-    if kind == 'version' then
-      local version = version_of(key)
-      if version ~= take() then return {'CONFLICT'} end
-      if newest_ever(key) ~= version then
-        return {'INVALID', 'the newest events of ' .. key .. ' were deleted: nothing can be appended after version ' .. version}
-      end
-    else
-      local value
-      if kind == 'string' then value = redis.call('GET', key) else value = redis.call('HGET', key, take()) end
-      local present, expected = take(), take()
-      if (value or '') ~= expected or (value and '1' or '0') ~= present then return {'CONFLICT'} end
+-- Notes in `after` what an effect leaves for the increments behind it; and whether it can be done.
+local function follow(after, name, key, count, at)
+  if name == 'SET' then
+    after.value = ARGV[at]
+  elseif name == 'NEWER' then -- what it leaves depends on what is there: nothing to add to
+    for _, field in ipairs({'value', 'at', 'by'}) do after.fields[field] = '' end
+  elseif name == 'HSET' or name == 'HDEL' then
+    after.fields[ARGV[at]] = name == 'HSET' and ARGV[at + 1] or '0'
+  elseif name == 'INCRBY' or name == 'HINCRBY' then
+    local field, amount = name == 'HINCRBY' and ARGV[at], ARGV[at + count - 1]
+    local before
+    if field then before = after.fields[field] else before = after.value end
+    if not before and not after.gone then
+      before = field and call('HGET', key, field) or not field and call('GET', key)
     end
+    before = before or '0'
+    -- Redis knows no leading zeros and no -0.
+    local integer = before == '0' or string.match(before, '^%-?[1-9]%d*$')
+    local sum = integer and tonumber(before) + tonumber(amount)
+    if not sum or math.abs(sum) > MAX_INTEGER then
+      return 'cannot add ' .. amount .. ' to ' .. key .. ': it is not an integer or would exceed 2^53'
+    end
+    sum = string.format('%.0f', sum)
+    if field then after.fields[field] = sum else after.value = sum end
   end
+end
 
-  -- Per key, what the effects so far leave: `typed` (its type was checked, or it is deleted),
-  -- `gone` (deleted), and what an increment would find in it.
-  local effects, known = {}, {}
-  for _ = 1, tonumber(take()) do
-    local name, key, count, args = take(), KEYS[base + tonumber(take())], tonumber(take()), {}
+-- '<name> <number of arguments>' and such, taken apart once.
+local numbers_of = setmetatable({}, {__index = function(known, text)
+  local numbers = {}
+  for number in string.gmatch(text, '%d+') do numbers[#numbers + 1] = tonumber(number) end
+  known[text] = numbers
+  return numbers
+end})
+local name_of = setmetatable({}, {__index = function(known, text)
+  local name = string.match(text, '^%u+')
+  known[text] = name
+  return name
+end})
+
+-- Nothing if all effects can be applied; and where the values of what follows begin.
+local function check_effects(effects, keys, at)
+  -- Per key, what the effects so far leave: whether it was deleted, and what an increment would
+  -- find in it. A key that is in here has the right type.
+  local known = {}
+  for i = 1, effects do
+    local name, key, count = name_of[ARGV[at]], KEYS[keys + i], numbers_of[ARGV[at]][1]
     if count > MOST_VALUES then
       return {'INVALID', name .. ' on ' .. key .. ' has ' .. count .. ' values, more than ' .. MOST_VALUES}
     end
-    for i = 1, count do args[i] = take() end
-    effects[#effects + 1] = {name, key, args}
-    if name == 'NEWER' then must_be_able(key, 'HMGET', 'HSET') else must_be_able(key, name) end
-    local after = known[key] or {fields = {}}
-    known[key] = after
+    if name == 'NEWER' then must_be_able(key, 'HMGET', 'HSET') elseif not may(name, key) then refuse(key, name) end
     local kind = TYPES[name]
-    if kind and not after.typed then
-      local actual = wrong(key, kind)
-      if actual then return {'INVALID', 'key ' .. key .. ' is a ' .. actual .. ', expected a ' .. kind} end
-      after.typed = true
+    if kind and not known[key] then
+      local why = check_type(key, kind)
+      if why then return {'INVALID', why} end
     end
     if name == 'DEL' then
-      known[key] = {fields = {}, typed = true, gone = true}
-    elseif name == 'SET' then
-      after.value = args[1]
-    elseif name == 'NEWER' then -- what it leaves depends on what is there: nothing to add to
-      for _, field in ipairs({'value', 'at', 'by'}) do after.fields[field] = '' end
-    elseif name == 'HSET' or name == 'HDEL' then
-      after.fields[args[1]] = name == 'HSET' and args[2] or '0'
-    elseif name == 'INCRBY' or name == 'HINCRBY' then
-      local field = name == 'HINCRBY' and args[1]
-      local before
-      if field then before = after.fields[field] else before = after.value end
-      if not before and not after.gone then
-        before = field and redis.call('HGET', key, field) or not field and redis.call('GET', key)
-      end
-      before = before or '0'
-      -- Redis knows no leading zeros and no -0.
-      local integer = before == '0' or string.match(before, '^%-?[1-9]%d*$')
-      local sum = integer and tonumber(before) + tonumber(args[#args])
-      if not sum or math.abs(sum) > MAX_INTEGER then
-        return {'INVALID', 'cannot add ' .. args[#args] .. ' to ' .. key .. ': it is not an integer or would exceed 2^53'}
-      end
-      sum = string.format('%.0f', sum)
-      if field then after.fields[field] = sum else after.value = sum end
+      known[key] = {fields = {}, gone = true}
+    elseif effects > 1 or name == 'INCRBY' or name == 'HINCRBY' then -- a single effect leaves nothing to another
+      known[key] = known[key] or {fields = {}}
+      local why = follow(known[key], name, key, count, at + 1)
+      if why then return {'INVALID', why} end
     end
+    at = at + 1 + count
   end
+  return nil, at
+end
 
-  local follow_ups = tonumber(take())
+local function apply(effects, keys, at)
+  for i = 1, effects do
+    local name, key, count = name_of[ARGV[at]], KEYS[keys + i], numbers_of[ARGV[at]][1]
+    if name == 'NEWER' then -- value, event time (µs), event id: the later event wins, the id breaks ties
+      local value, time, id = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+      local last, by = unpack(call('HMGET', key, 'at', 'by'))
+      last = last and tonumber(last) and last -- what this effect did not write is as old as can be
+      local newer = not last or tonumber(time) > tonumber(last) or (time == last and id > (by or ''))
+      if newer then call('HSET', key, 'value', value, 'at', time, 'by', id) end
+    else
+      call(name, key, unpack(ARGV, at + 1, at + count))
+      if name == 'DEL' then typed[key] = nil end
+    end
+    at = at + 1 + count
+  end
+end
+
+-- Commits one delivery that is ours; `keys` come before its own, `at` is its first value.
+local function commit(id, shape, keys, at)
+  local troubled, conditions, effects, follow_ups = shape[2] == 1, shape[3], shape[4], shape[5]
+  if troubled then must_be_able(attempts, 'HDEL') end
+  local refusal, first
+  refusal, first = check_conditions(conditions, keys, at)
+  if refusal then return refusal end
+  refusal, at = check_effects(effects, keys + conditions, first)
+  if refusal then return refusal end
   if follow_ups > 0 then
-    must_be_able(KEYS[3], 'XADD')
-    must_take_more(KEYS[3])
+    must_be_able(inbox, 'XADD')
+    must_take_more(inbox)
   end
 
   -- The first write; nothing below can fail.
-  if redis.call('XACK', KEYS[1], ARGV[1], id) == 0 then return {'GONE'} end
-  for _, effect in ipairs(effects) do
-    local name, key, args = effect[1], effect[2], effect[3]
-    if name == 'NEWER' then -- value, event time (µs), event id: the later event wins, the id breaks ties
-      local at, by = unpack(redis.call('HMGET', key, 'at', 'by'))
-      at = at and tonumber(at) and at -- what this effect did not write is as old as can be
-      local newer = not at or tonumber(args[2]) > tonumber(at) or (args[2] == at and args[3] > (by or ''))
-      if newer then redis.call('HSET', key, 'value', args[1], 'at', args[2], 'by', args[3]) end
-    else
-      redis.call(name, key, unpack(args))
-    end
-  end
+  if call('XACK', stream, group, id) == 0 then return 'GONE' end
+  apply(effects, keys + conditions, first)
   for _ = 1, follow_ups do
-    local json, hops = take(), take()
-    redis.call('XADD', KEYS[3], '*', 'event', json, 'hops', hops)
+    call('XADD', inbox, '*', 'event', ARGV[at], 'hops', ARGV[at + 1])
+    at = at + 2
   end
-  if troubled then forget(KEYS[2], id) end
-  if ARGV[3] == '1' then redis.call('XDEL', KEYS[1], id) end
-  return {'HELD'}
+  if troubled then forget(attempts, id) end
+  if ARGV[3] == '1' then call('XDEL', stream, id) end
+  return 'HELD'
 end
 
-local at, ids, position = {}, {}, 4
+local position, ids = 4, {}
 while position <= #ARGV do
-  at[#at + 1] = position
   ids[#ids + 1] = ARGV[position]
-  position = position + 5 + ARGV[position + 4]
+  position = position + 2 + numbers_of[ARGV[position + 1]][6]
 end
-local held = not holds_all(KEYS[1], ARGV[1], ARGV[2], KEYS[2]) and fence_all(KEYS[1], ARGV[1], ARGV[2], ids)
-local answers = {}
-for i, at in ipairs(at) do
-  local id, count = ids[i], ARGV[at + 1]
-  local state = held and held(id, count) or 'HELD'
-  local answer = {state}
-  if state == 'HELD' then
+local held = not holds_all(stream, group, ARGV[2], attempts) and fence_all(stream, group, ARGV[2], ids)
+local answers, keys, at = {}, 3, 4
+for i, id in ipairs(ids) do
+  local shape = numbers_of[ARGV[at + 1]]
+  local answer = held and held(id, shape[1]) or 'HELD'
+  if answer == 'HELD' then
     local ran
-    ran, answer = pcall(commit, id, ARGV[at + 2] == '1', tonumber(ARGV[at + 3]), at + 5)
+    ran, answer = pcall(commit, id, shape, keys, at + 2)
     if not ran then answer = {'ERROR', answer.err or tostring(answer)} end
     -- What was settled before needs no other answer than that.
-    if answer[1] ~= 'HELD' and not held then
-      state = fence(KEYS[1], ARGV[1], ARGV[2], id, count)
-      if state ~= 'HELD' then answer = {state} end
+    if answer ~= 'HELD' and not held then
+      local state = fence(stream, group, ARGV[2], id, shape[1])
+      if state ~= 'HELD' then answer = state end
     end
   end
   answers[i] = answer
+  keys = keys + shape[3] + shape[4]
+  at = at + 2 + shape[6]
 end
 return answers

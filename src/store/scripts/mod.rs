@@ -29,7 +29,7 @@ pub use groups::{
     retire_group,
 };
 pub use route::{RouteBatch, RouteCounts, Routed, redrive, route};
-pub use settle::{AckCounts, CommitRequest, Committed, Parked, Settled};
+pub use settle::{AckCounts, Asked, CommitRequest, Committed, Parked, Settled};
 pub use trim::{Trimmed, trim};
 
 macro_rules! scripts {

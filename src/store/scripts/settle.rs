@@ -57,17 +57,30 @@ pub enum Committed {
     Refused(String),
 }
 
-/// A commit with effects, of one delivery. `keys` and `request` come from the effects' encoder.
+/// A commit with effects, of one delivery.
 #[derive(Clone, Debug)]
 pub struct CommitRequest {
     /// Which delivery.
     pub fence: Fence,
     /// Whether it has a record in `attempts`.
     pub troubled: bool,
-    /// The keys of its conditions and effects.
+    /// What is to happen with it.
+    pub asked: Asked,
+}
+
+/// What a handler asked for, as `commit.lua` reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// How many conditions there are.
+    pub conditions: usize,
+    /// How many effects there are.
+    pub effects: usize,
+    /// How many follow-ups there are.
+    pub follow_ups: usize,
+    /// The key of each condition, then of each effect.
     pub keys: Vec<String>,
-    /// Its conditions, effects and follow-ups.
-    pub request: Vec<Vec<u8>>,
+    /// The values of the conditions, of the effects, of the follow-ups.
+    pub values: Vec<Vec<u8>>,
 }
 
 /// What became of a batch of acknowledgements.
@@ -83,7 +96,11 @@ pub struct AckCounts {
 
 impl FromRedisValue for Committed {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let mut words = Vec::<String>::from_redis_value(value)?.into_iter();
+        let words = match value {
+            Value::Array(words) => Vec::from_redis_value(Value::Array(words))?,
+            word => vec![String::from_redis_value(word)?],
+        };
+        let mut words = words.into_iter();
         let word = words.next().unwrap_or_default();
         match (word.as_str(), Settled::parse(&word)) {
             (_, Some(settled)) => Ok(Self::Settled(settled)),
@@ -147,21 +164,26 @@ impl Holder {
         let mut call = self.settle(&COMMIT);
         call.key(inbox);
         for commit in commits {
-            call.key(&commit.keys);
+            call.key(&commit.asked.keys);
         }
         call.arg(&self.group)
             .arg(&self.consumer)
             .arg(flag(self.delete_settled));
-        // KEYS of ours come first; each delivery's own are counted from where the last ended.
-        let mut keys_before = 0;
         for commit in commits {
-            call.arg(commit.fence.id.to_string())
-                .arg(commit.fence.count)
-                .arg(flag(commit.troubled))
-                .arg(keys_before)
-                .arg(commit.request.len())
-                .arg(&commit.request);
-            keys_before += commit.keys.len();
+            let Asked {
+                conditions,
+                effects,
+                follow_ups,
+                values,
+                ..
+            } = &commit.asked;
+            let shape = format!(
+                "{} {} {conditions} {effects} {follow_ups} {}",
+                commit.fence.count,
+                flag(commit.troubled),
+                values.len()
+            );
+            call.arg(commit.fence.id.to_string()).arg(shape).arg(values);
         }
         call.invoke_async(connection).await
     }

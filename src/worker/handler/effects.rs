@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use crate::store::Asked;
 use crate::text::bounded;
 
 /// Effects, conditions and follow-ups of one delivery, together.
@@ -84,16 +85,12 @@ pub enum EffectError {
     Json(String),
 }
 
-/// Everything one delivery asks for, encoded as `commit.lua` reads it.
+/// Everything one delivery asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
-    keys: Vec<String>,
-    index: HashMap<String, usize>,
-    types: Vec<Option<&'static str>>,
-    conditions: Vec<Vec<u8>>,
-    condition_count: usize,
-    effects: Vec<Vec<u8>>,
-    effect_count: usize,
+    types: HashMap<String, &'static str>,
+    conditions: Vec<(String, Vec<Vec<u8>>)>,
+    effects: Vec<(String, Vec<Vec<u8>>)>,
     follow_ups: Vec<Vec<u8>>,
     appended: HashMap<String, (u64, u64)>,
     bytes: usize,
@@ -102,7 +99,11 @@ pub(crate) struct Effects {
 impl Effects {
     /// Whether there is nothing to commit but the acknowledgement.
     pub(crate) fn is_empty(&self) -> bool {
-        self.condition_count + self.effect_count + self.follow_ups.len() == 0
+        self.count() == 0
+    }
+
+    fn count(&self) -> usize {
+        self.conditions.len() + self.effects.len() + self.follow_ups.len()
     }
 
     /// How many follow-ups there are so far: the index of the next one.
@@ -110,38 +111,29 @@ impl Effects {
         self.follow_ups.len()
     }
 
-    /// Index of the key in KEYS of the script, after checking that all effects agree on its type.
-    fn key(&mut self, key: &str, kind: Option<&'static str>) -> Result<usize, EffectError> {
+    /// Checks a key, and that all who name it agree on its type.
+    fn check(&mut self, key: &str, kind: Option<&'static str>) -> Result<(), EffectError> {
         if key.is_empty() || key.len() > MAX_KEY || key.chars().any(char::is_control) {
             return Err(EffectError::BadKey(quoted(key)));
         }
-        let at = match self.index.get(key) {
-            Some(&at) => at,
+        let Some(now) = kind else { return Ok(()) };
+        match self.types.get(key) {
+            Some(&before) if before != now => Err(EffectError::TypeConflict {
+                key: key.to_owned(),
+                before,
+                now,
+            }),
+            Some(_) => Ok(()),
             None => {
-                self.keys.push(key.to_owned());
-                self.types.push(None);
-                self.index.insert(key.to_owned(), self.keys.len() - 1);
-                self.keys.len() - 1
+                self.types.insert(key.to_owned(), now);
+                Ok(())
             }
-        };
-        match (self.types[at], kind) {
-            (Some(before), Some(now)) if before != now => {
-                return Err(EffectError::TypeConflict {
-                    key: key.to_owned(),
-                    before,
-                    now,
-                });
-            }
-            (None, Some(_)) => self.types[at] = kind,
-            _ => {}
         }
-        Ok(at + FIRST_EFFECT_KEY)
     }
 
     fn charge(&mut self, bytes: usize) -> Result<(), EffectError> {
         self.bytes += bytes;
-        let count = self.condition_count + self.effect_count + self.follow_ups.len();
-        if self.bytes > MAX_BYTES || count >= MAX_EFFECTS {
+        if self.bytes > MAX_BYTES || self.count() >= MAX_EFFECTS {
             Err(EffectError::TooMuch)
         } else {
             Ok(())
@@ -154,14 +146,12 @@ impl Effects {
         command: &'static str,
         key: &str,
         kind: Option<&'static str>,
-        args: Vec<Vec<u8>>,
+        mut args: Vec<Vec<u8>>,
     ) -> Result<(), EffectError> {
         self.charge(key.len() + args.iter().map(Vec::len).sum::<usize>())?;
-        let key = self.key(key, kind)?;
-        self.effect_count += 1;
-        self.effects
-            .extend([command.into(), number(key), number(args.len())]);
-        self.effects.extend(args);
+        self.check(key, kind)?;
+        args.insert(0, format!("{command} {}", args.len()).into_bytes());
+        self.effects.push((key.to_owned(), args));
         Ok(())
     }
 
@@ -189,16 +179,12 @@ impl Effects {
         value: Option<&[u8]>,
     ) -> Result<(), EffectError> {
         self.charge(key.len() + value.map_or(0, <[u8]>::len))?;
-        let key = self.key(key, Some(kind))?;
-        self.condition_count += 1;
-        self.conditions.extend([name.into(), number(key)]);
-        self.conditions.extend(field.map(Into::into));
-        self.conditions.push(if value.is_some() {
-            b"1".to_vec()
-        } else {
-            b"0".to_vec()
-        });
-        self.conditions.push(value.unwrap_or_default().to_vec());
+        self.check(key, Some(kind))?;
+        let present = if value.is_some() { "1" } else { "0" };
+        let mut values = vec![name.into()];
+        values.extend(field.map(Into::into));
+        values.extend([present.into(), value.unwrap_or_default().to_vec()]);
+        self.conditions.push((key.to_owned(), values));
         Ok(())
     }
 
@@ -226,13 +212,9 @@ impl Effects {
             }
             None => {
                 self.charge(key.len())?;
-                let at = self.key(key, Some("stream"))?;
-                self.condition_count += 1;
-                self.conditions.extend([
-                    "version".into(),
-                    number(at),
-                    expected.to_string().into_bytes(),
-                ]);
+                self.check(key, Some("stream"))?;
+                let values = vec!["version".into(), expected.to_string().into_bytes()];
+                self.conditions.push((key.to_owned(), values));
                 self.appended
                     .insert(key.to_owned(), (expected, expected + count));
             }
@@ -251,29 +233,23 @@ impl Effects {
         Ok(())
     }
 
-    /// The keys of conditions and effects, and the rest of ARGV, for the commit script.
-    pub(crate) fn encode(self, hops: u32) -> (Vec<String>, Vec<Vec<u8>>) {
-        let mut request = Vec::with_capacity(
-            3 + self.conditions.len() + self.effects.len() + self.follow_ups.len() * 2,
-        );
-        request.push(number(self.condition_count));
-        request.extend(self.conditions);
-        request.push(number(self.effect_count));
-        request.extend(self.effects);
-        request.push(number(self.follow_ups.len()));
-        for json in self.follow_ups {
-            request.push(json);
-            request.push(hops.to_string().into_bytes());
+    /// For the commit script; `hops` is how far follow-ups are from the event that began the chain.
+    pub(crate) fn encode(self, hops: u32) -> Asked {
+        let mut asked = Asked {
+            conditions: self.conditions.len(),
+            effects: self.effects.len(),
+            follow_ups: self.follow_ups.len(),
+            ..Asked::default()
+        };
+        for (key, values) in self.conditions.into_iter().chain(self.effects) {
+            asked.keys.push(key);
+            asked.values.extend(values);
         }
-        (self.keys, request)
+        for json in self.follow_ups {
+            asked.values.extend([json, hops.to_string().into_bytes()]);
+        }
+        asked
     }
-}
-
-/// In KEYS of `commit.lua`: stream, attempts and inbox come first.
-const FIRST_EFFECT_KEY: usize = 4;
-
-fn number(n: usize) -> Vec<u8> {
-    n.to_string().into_bytes()
 }
 
 #[cfg(test)]
@@ -319,14 +295,13 @@ mod tests {
         effects.append("es:Stock:1", 6, vec![event()]).unwrap();
         let gap = effects.append("es:Stock:1", 6, vec![event()]).unwrap_err();
         assert!(matches!(gap, EffectError::VersionGap { follows: 7, .. }));
-        let (keys, request) = effects.encode(1);
-        assert_eq!(keys, ["es:Stock:1"]);
-        let text: Vec<_> = request
-            .iter()
-            .map(|a| String::from_utf8_lossy(a).into_owned())
-            .collect();
-        assert_eq!(text[..4], ["1", "version", "4", "4"]);
-        assert!(text.contains(&"7-0".to_owned()));
+        let asked = effects.encode(1);
+        assert_eq!((asked.conditions, asked.effects), (1, 3));
+        assert_eq!(asked.keys, ["es:Stock:1"; 4]);
+        let values = asked.values.iter();
+        let values: Vec<_> = values.map(|v| String::from_utf8_lossy(v)).collect();
+        assert_eq!(values[..4], ["version", "4", "XADD 3", "5-0"]);
+        assert_eq!(values[values.len() - 4..], ["XADD 3", "7-0", "type", "X"]);
     }
 
     #[test]

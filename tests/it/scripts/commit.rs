@@ -1,32 +1,23 @@
 //! commit: conditions, follow-ups, the acknowledgement; all of it or nothing.
 
-use streamfleet::store::{Committed, Settled};
+use streamfleet::store::{Asked, Committed, Settled};
 
 use super::*;
 
 /// What a handler asked for, by hand as `commit.lua` documents it.
 #[derive(Default)]
 pub(super) struct Request {
-    keys: Vec<String>,
-    conditions: Vec<Vec<String>>,
-    effects: Vec<Vec<String>>,
+    /// Each with its key.
+    conditions: Vec<(String, Vec<String>)>,
+    effects: Vec<(String, Vec<String>)>,
     follow_ups: Vec<Vec<String>>,
 }
 
 impl Request {
-    /// Index of a key in KEYS: stream, attempts and inbox come first.
-    fn key(&mut self, key: &str) -> String {
-        let at = self.keys.iter().position(|k| k == key).unwrap_or_else(|| {
-            self.keys.push(key.into());
-            self.keys.len() - 1
-        });
-        (at + 4).to_string()
-    }
-
     fn condition(mut self, kind: &str, key: &str, rest: &[&str]) -> Self {
-        let mut words = vec![kind.to_owned(), self.key(key)];
+        let mut words = vec![kind.to_owned()];
         words.extend(rest.iter().map(|w| (*w).to_owned()));
-        self.conditions.push(words);
+        self.conditions.push((key.to_owned(), words));
         self
     }
 
@@ -55,9 +46,9 @@ impl Request {
     }
 
     pub(super) fn effect_of(mut self, name: &str, key: &str, args: Vec<String>) -> Self {
-        let mut words = vec![name.to_owned(), self.key(key), args.len().to_string()];
+        let mut words = vec![format!("{name} {}", args.len())];
         words.extend(args);
-        self.effects.push(words);
+        self.effects.push((key.to_owned(), words));
         self
     }
 
@@ -66,21 +57,25 @@ impl Request {
         self
     }
 
-    pub(super) fn encode(&self) -> (Vec<String>, Vec<Vec<u8>>) {
-        let lists = [&self.conditions, &self.effects, &self.follow_ups];
-        let request = lists.into_iter().flat_map(|list| {
-            std::iter::once(list.len().to_string()).chain(list.iter().flatten().cloned())
-        });
-        (self.keys.clone(), request.map(String::into_bytes).collect())
+    pub(super) fn encode(&self) -> Asked {
+        let keyed = || self.conditions.iter().chain(&self.effects);
+        let values = keyed().map(|(_, words)| words).chain(&self.follow_ups);
+        Asked {
+            conditions: self.conditions.len(),
+            effects: self.effects.len(),
+            follow_ups: self.follow_ups.len(),
+            keys: keyed().map(|(key, _)| key.clone()).collect(),
+            values: values.flatten().map(|word| word.clone().into()).collect(),
+        }
     }
 }
 
 impl Bench {
     /// Commits entry `id`, held under count 1.
     pub(super) async fn commit(&mut self, id: u64, request: Request) -> Committed {
-        let (keys, argv) = request.encode();
+        let asked = request.encode();
         let (me, redis) = (&self.me, &mut self.redis);
-        commit_one(me, redis, (fence(id, 1), true), (keys, argv))
+        commit_one(me, redis, (fence(id, 1), true), asked)
             .await
             .unwrap()
     }
@@ -129,9 +124,9 @@ async fn a_commit_applies_publishes_clears_and_acknowledges() {
 async fn a_commit_of_the_untroubled_leaves_attempts_alone() {
     let mut b = Bench::pending(1).await;
     b.run(&format!("HSET {ATTEMPTS} 1-0 [1]"));
-    let (keys, request) = ambitious().encode();
+    let asked = ambitious().encode();
     let me = &b.me;
-    commit_one(me, &mut b.redis, (fence(1, 1), false), (keys, request))
+    commit_one(me, &mut b.redis, (fence(1, 1), false), asked)
         .await
         .unwrap();
     assert_eq!(b.show(ATTEMPTS), "1-0=[1]");
@@ -260,9 +255,9 @@ async fn a_key_of_ours_with_the_wrong_type_stops_the_commit() {
         let mut b = Bench::pending(1).await;
         b.run(&format!("SET {key} wrong"));
         let before = b.snapshot();
-        let (keys, request) = ambitious().encode();
+        let asked = ambitious().encode();
         let (me, redis) = (&b.me, &mut b.redis);
-        let error = commit_one(me, redis, (fence(1, 1), true), (keys, request))
+        let error = commit_one(me, redis, (fence(1, 1), true), asked)
             .await
             .unwrap_err();
         assert_eq!(error.code(), Some("WRONGTYPE"), "{error}");

@@ -18,7 +18,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue};
 use streamfleet::store::{
-    CommitRequest, Committed, EntryId, Fence, Fields, Holder, Redis, Settled,
+    Asked, CommitRequest, Committed, EntryId, Fence, Fields, Holder, Redis, Settled,
 };
 
 use crate::support::Server;
@@ -214,18 +214,17 @@ async fn ack_one(
     }
 }
 
-/// Commits one delivery, with the keys and the words of its request.
+/// Commits one delivery; with it, whether it has a record in `attempts`.
 async fn commit_one(
     me: &Holder,
     redis: &mut MultiplexedConnection,
     (fence, troubled): (Fence, bool),
-    (keys, request): (Vec<String>, Vec<Vec<u8>>),
+    asked: Asked,
 ) -> redis::RedisResult<Committed> {
     let request = CommitRequest {
         fence,
         troubled,
-        keys,
-        request,
+        asked,
     };
     let mut answers = me.commit(redis, "inbox", &[request.into()]).await?;
     assert_eq!(answers.len(), 1);

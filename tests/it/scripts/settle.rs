@@ -274,7 +274,7 @@ async fn a_fenced_settle_changes_no_byte() {
         "HSET {ATTEMPTS} 2-0 [1] 2-0:starts 1 3-0 [1] 3-0:due 5 4-0:starts 1"
     ));
     b.run("SET x-service:sum 1");
-    let (keys, request) = Request::default()
+    let asked = Request::default()
         .require("x-service:sum", Some("1"))
         .effect("INCRBY x-service:sum 1")
         .follow_up("{}", 1)
@@ -307,8 +307,9 @@ async fn a_fenced_settle_changes_no_byte() {
                 .unwrap(),
         );
         assert_eq!(answers, [expected; 5], "{what}");
-        let asked = (keys.clone(), request.clone());
-        let committed = commit_one(me, redis, (fence, true), asked).await.unwrap();
+        let committed = commit_one(me, redis, (fence, true), asked.clone())
+            .await
+            .unwrap();
         assert_eq!(committed, Committed::Settled(expected), "{what}");
         assert_eq!(b.snapshot(), before, "{what}");
     }

@@ -7,8 +7,8 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, FromRedisValue, Value};
 use streamfleet::store as product;
 use streamfleet::store::{
-    CommitRequest, Committed, EntryId, Fence, Fields, Holder, Parked, RELEASED, RETRY, RouteBatch,
-    Routed, Scope, Settled,
+    Asked, CommitRequest, Committed, EntryId, Fence, Fields, Holder, Parked, RELEASED, RETRY,
+    RouteBatch, Routed, Scope, Settled,
 };
 
 use super::super::scripts::{Answer, Call, Request};
@@ -276,21 +276,23 @@ impl Real {
                 holder.dead_letter(redis, fence, &dead, &letter).await
             }
             Call::Commit { follow_up } => {
-                // No conditions; one effect on the fourth key; perhaps a follow-up.
+                // No conditions; one effect; perhaps a follow-up.
                 let event = request.entry.event.to_string();
-                let mut words = vec!["0", "1", "HINCRBY", "4", "2", &event, "1"];
-                let json = follow_up.map(|event| event_bytes(event, Content::Original));
-                match &json {
-                    Some(json) => words.extend(["1", json, "1"]),
-                    None => words.push("0"),
+                let mut values = vec!["HINCRBY 2".into(), event.into(), "1".into()];
+                if let Some(event) = follow_up {
+                    let json = event_bytes(event, Content::Original);
+                    values.extend([json.into(), b"1".to_vec()]);
                 }
-                let words: Vec<_> = words.into_iter().map(|w| w.as_bytes().to_vec()).collect();
-                let keys = [format!("{}:effects", holder.group)];
                 let request = CommitRequest {
                     fence,
                     troubled,
-                    keys: keys.into(),
-                    request: words,
+                    asked: Asked {
+                        conditions: 0,
+                        effects: 1,
+                        follow_ups: follow_up.iter().count(),
+                        keys: vec![format!("{}:effects", holder.group)],
+                        values,
+                    },
                 };
                 let committed = holder.commit(redis, "inbox", &[request.into()]).await;
                 committed.map(|committed| match &committed[..] {
