@@ -6,12 +6,15 @@
 //! | workload | the events, their schemas and routing.yaml |
 //! | roles, floor | what the processes run: producer and worker; the bare client |
 //! | process, redis_figures, latency | what they cost: `/proc`, INFO, HdrHistogram |
-//! | place, stage | the Redis, and one measured run on it |
-//! | report, show, machine | medians and ratios; tables; what it was measured on |
+//! | place, stage, cast | the Redis, one measured run on it, and who takes part |
+//! | report, targets, machine | medians and ratios; those with a target; what it was measured on |
+//! | show, chart | tables and bars; SVG |
 //!
 //! Everything runs in processes of its own and, unless a Redis is given, on a private server.
 //! Redis: everything under [`workload::NAMESPACE`], and nothing else; it is deleted in the end.
 
+mod cast;
+mod chart;
 mod floor;
 mod latency;
 mod machine;
@@ -22,6 +25,7 @@ mod report;
 mod roles;
 mod show;
 mod stage;
+mod targets;
 mod workload;
 
 use std::fs;
@@ -35,11 +39,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use self::machine::Machine;
-use self::place::Place;
-use self::report::{Outcome, Target, targets};
+use self::place::{Memory, Place};
+use self::report::Outcome;
 use self::roles::{Kind, MILLION};
 pub(super) use self::roles::{RoleArgs, run_role};
 use self::stage::{Bench, Job, Sample, Scale, Side, Stage};
+use self::targets::{RoleFigures, Target, roles, targets};
 use self::workload::{MAX_BYTES, MAX_TYPES, NAMESPACE, Shape, Workload, recipients};
 use super::CommandError;
 use super::child::{ROUTER, beside_us};
@@ -115,13 +120,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "URL", conflicts_with_all = ["redis_server", "stream_node_bytes", "append_only"])]
     redis_url: Option<String>,
     /// The Redis or Valkey server to start: a name in PATH, or a path.
-    #[arg(
-        long,
-        value_name = "PROGRAM",
-        env = "STREAMFLEET_REDIS_SERVER",
-        default_value = "redis-server"
-    )]
-    redis_server: PathBuf,
+    /// [env: STREAMFLEET_REDIS_SERVER] [default: redis-server]
+    // Not read by the parser, to which a variable would contradict --redis-url.
+    #[arg(long, value_name = "PROGRAM")]
+    redis_server: Option<PathBuf>,
     /// Its stream-node-max-bytes.
     #[arg(long, value_name = "N")]
     stream_node_bytes: Option<u64>,
@@ -133,6 +135,9 @@ pub(super) struct Args {
     /// Write everything as JSON into a file as well.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    /// Draw throughput and latencies into an SVG file.
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
 }
 
 /// Without the URL, which can hold a password.
@@ -155,22 +160,18 @@ struct Findings<'a> {
     machine: &'a Machine,
     parameters: &'a Scale,
     repeat: u64,
-    results: &'a [Outcome],
+    #[serde(rename = "results")]
+    outcomes: &'a [Outcome],
     targets: &'a [Target],
+    #[serde(rename = "processes")]
+    roles: &'a [RoleFigures],
+    memory: Option<&'a Memory>,
     samples: &'a [Sample],
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     args.check();
-    let stop = interrupted();
-    tokio::select! {
-        biased;
-        () = stop => {
-            eprintln!("stopped");
-            Ok(Exit::Failure)
-        }
-        done = args.measure() => done,
-    }
+    args.measure().await
 }
 
 impl Args {
@@ -267,7 +268,12 @@ impl Args {
             folder: folder.path(),
         };
         let machine = Machine::read(&place.link).await?;
-        let ran = self.run_all(bench).await;
+        // Dropping what runs kills its processes.
+        let ran = tokio::select! {
+            biased;
+            () = interrupted() => Err(CommandError::Refused("stopped: nothing was measured to its end".into())),
+            ran = self.run_all(bench) => ran,
+        };
         // Whatever came of it: on a Redis that is not ours, nothing is left.
         let cleared = place.clear().await;
         if let Some(server) = server {
@@ -275,9 +281,9 @@ impl Args {
             let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
             server.child.wait_until(deadline).await;
         }
-        let samples = ran?;
+        let (samples, memory) = ran?;
         cleared?;
-        self.show(&machine, &samples)?;
+        self.show(&machine, &samples, memory.as_ref())?;
         Ok(Exit::Clean)
     }
 
@@ -290,10 +296,16 @@ impl Args {
             more.push(("--stream-node-max-bytes", bytes.to_string()));
         }
         let silent = Arc::new(|_: &str| {});
-        Server::start(&self.redis_server, folder, None, &more, silent).await
+        let named = std::env::var_os("STREAMFLEET_REDIS_SERVER").map(PathBuf::from);
+        let program = self.redis_server.clone().or(named);
+        let program = program.unwrap_or_else(|| "redis-server".into());
+        Server::start(&program, folder, None, &more, silent).await
     }
 
-    async fn run_all(&self, mut bench: Bench<'_>) -> Result<Vec<Sample>, CommandError> {
+    async fn run_all(
+        &self,
+        mut bench: Bench<'_>,
+    ) -> Result<(Vec<Sample>, Option<Memory>), CommandError> {
         let jobs = self.jobs();
         let sides = [Side::Ours, Side::Floor];
         let bar = progress(jobs.len() as u64 * sides.len() as u64 * (self.repeat + 1));
@@ -319,36 +331,57 @@ impl Args {
                 }
             }
         }
+        let memory = match self.stages.contains(&Stage::Handle) {
+            true => Some(
+                bench
+                    .place
+                    .memory(&bench.workload, &bench.recipients)
+                    .await?,
+            ),
+            false => None,
+        };
         bar.finish_and_clear();
-        Ok(samples)
+        Ok((samples, memory))
     }
 
-    fn show(&self, machine: &Machine, samples: &[Sample]) -> Result<(), CommandError> {
+    fn show(
+        &self,
+        machine: &Machine,
+        samples: &[Sample],
+        memory: Option<&Memory>,
+    ) -> Result<(), CommandError> {
         let outcomes: Vec<_> = self
             .jobs()
             .into_iter()
             .map(|job| Outcome::of(job, samples))
             .collect();
-        let targets = targets(&outcomes);
-        let scale = self.scale();
+        let roles = roles(samples);
         let findings = Findings {
             machine,
-            parameters: &scale,
+            parameters: &self.scale(),
             repeat: self.repeat,
-            results: &outcomes,
-            targets: &targets,
+            outcomes: &outcomes,
+            targets: &targets(&outcomes, &roles),
+            roles: &roles,
+            memory,
             samples,
         };
         let json = json_line(&findings)?;
-        if let Some(path) = &self.save {
-            fs::write(path, &json).map_err(|cause| CommandError::File {
+        let write = |path: &PathBuf, text: &str| {
+            fs::write(path, text).map_err(|cause| CommandError::File {
                 path: path.clone(),
                 cause,
-            })?;
+            })
+        };
+        if let Some(path) = &self.save {
+            write(path, &json)?;
+        }
+        if let Some(path) = &self.chart {
+            write(path, &chart::svg(machine, &outcomes, samples))?;
         }
         let text = match self.output {
             Output::Json => json,
-            Output::Table => show::report(Paint::stdout(), machine, &scale, &outcomes, &targets),
+            Output::Table => show::report(Paint::stdout(), &findings),
         };
         stdout().write_all(text.as_bytes())?;
         Ok(())
