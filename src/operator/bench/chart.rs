@@ -201,7 +201,7 @@ fn draw_curves(body: &mut String, top: f64, curves: &[(Side, &[(f64, f64)])]) ->
     text(
         body,
         PLOT_AT + width,
-        bottom + 18.0,
+        bottom + 36.0,
         "end",
         "note",
         "percentile",
@@ -220,7 +220,7 @@ fn draw_curves(body: &mut String, top: f64, curves: &[(Side, &[(f64, f64)])]) ->
             points.join(" ")
         );
     }
-    bottom + 24.0
+    bottom + 42.0
 }
 
 fn rule(body: &mut String, from: (f64, f64), to: (f64, f64)) {
@@ -235,4 +235,89 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::bench::latency::Latency;
+    use crate::operator::bench::redis_figures::RedisCost;
+    use crate::operator::bench::stage::Job;
+
+    fn sample(stage: Stage, side: Side, seconds: f64) -> Sample {
+        Sample {
+            stage,
+            handler: None,
+            side,
+            events: 1_000,
+            seconds,
+            redis: RedisCost::default(),
+            processes: Vec::new(),
+            latency: (stage == Stage::Latency).then(|| Latency {
+                count: 2,
+                mean: 1.0,
+                p50: 1.0,
+                p90: 1.0,
+                p99: 1.0,
+                p999: 1.0,
+                max: 10.0,
+                curve: vec![(0.0, 0.0), (50.0, 1.0), (100.0, 10.0)],
+            }),
+            publish_latency: None,
+        }
+    }
+
+    /// Every element is closed, and what is text is escaped.
+    fn is_well_formed(svg: &str) -> bool {
+        let (mut open, mut rest) = (Vec::new(), svg);
+        while let Some((before, after)) = rest.split_once('<') {
+            let Some((tag, after)) = after.split_once('>') else {
+                return false;
+            };
+            let entities = ["&amp;", "&lt;", "&gt;"];
+            let text = entities
+                .iter()
+                .fold(before.to_owned(), |text, e| text.replace(e, ""));
+            if text.contains(['>', '&']) {
+                return false;
+            }
+            let name = tag.split([' ', '/']).next().unwrap_or_default();
+            match tag.strip_prefix('/') {
+                Some(name) if open.pop() != Some(name) => return false,
+                None if !tag.ends_with('/') => open.push(name),
+                _ => {}
+            }
+            rest = after;
+        }
+        open.is_empty() && rest.trim().is_empty()
+    }
+
+    #[test]
+    fn what_is_drawn_is_well_formed_whatever_the_figures() {
+        let machine = Machine {
+            version: "1",
+            debug_build: false,
+            date: jiff::Timestamp::UNIX_EPOCH,
+            cpu: "a <b> & c".to_owned(),
+            cores: 2,
+            kernel: "6".to_owned(),
+            redis: "7".to_owned(),
+            persistence: "none".to_owned(),
+        };
+        let samples = [
+            sample(Stage::Route, Side::Ours, 0.5),
+            sample(Stage::Route, Side::Floor, 0.1),
+            sample(Stage::Latency, Side::Ours, 1.0),
+        ];
+        let jobs = [Stage::Route, Stage::Latency].map(|stage| Job { stage, kind: None });
+        let outcomes = jobs.map(|job| Outcome::of(job, &samples));
+        let drawn = svg(&machine, &outcomes, &samples);
+        assert!(is_well_formed(&drawn), "{drawn}");
+        assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "{drawn}");
+        assert!(drawn.contains("0.20 of the floor") && drawn.contains("<polyline"));
+        assert!(is_well_formed(&svg(&machine, &[], &[])));
+        assert!(!is_well_formed("<a><b></a></b>") && !is_well_formed("<a>&</a>"));
+        assert_eq!(bars(&outcomes).lines().count(), 2);
+        assert!(bars(&[]).is_empty());
+    }
 }

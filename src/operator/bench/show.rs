@@ -9,7 +9,7 @@ use super::machine::Machine;
 use super::place::Memory;
 use super::report::{Compared, Figure, Outcome, Spread};
 use super::stage::{Scale, Side, Stage};
-use super::targets::{RoleFigures, Target};
+use super::targets::{RoleFigures, Target, Wanted};
 
 /// Of less than this, in µs per event, no line is shown.
 const LEAST_USEC: f64 = 0.02;
@@ -281,18 +281,21 @@ fn targets_table(paint: Paint, targets: &[Target]) -> String {
     }
     let mut rows = table(&["", ">IS", ">TARGET", ""]);
     for target in targets {
-        let sign = if target.at_least { "≥" } else { "≤" };
-        rows.add_row([
-            target.name.to_owned(),
-            format!("{} {}", number(target.value), target.unit),
-            format!("{sign} {} {}", target.wanted, target.unit),
-            if target.met { "met" } else { "missed" }.to_owned(),
-        ]);
+        let wanted = match target.wanted {
+            Some(Wanted::AtLeast(bound)) => format!("≥ {bound} {}", target.unit),
+            Some(Wanted::AtMost(bound)) => format!("≤ {bound} {}", target.unit),
+            None => "-".to_owned(),
+        };
+        let met = match target.met {
+            Some(true) => "met",
+            Some(false) => "missed",
+            None => "",
+        };
+        let value = format!("{} {}", number(target.value), target.unit);
+        rows.add_row([target.name, &value, &wanted, met]);
     }
-    let tones: Vec<_> = targets
-        .iter()
-        .map(|t| (!t.met).then_some(Tone::Notice))
-        .collect();
+    let missed = |t: &Target| (t.met == Some(false)).then_some(Tone::Notice);
+    let tones: Vec<_> = targets.iter().map(missed).collect();
     paint.table(&rows, &tones)
 }
 

@@ -50,16 +50,32 @@ pub(super) fn roles(samples: &[Sample]) -> Vec<RoleFigures> {
     all
 }
 
-/// A figure that has a target.
+/// A figure that is looked at first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Target {
     pub(super) name: &'static str,
     pub(super) value: f64,
-    /// What it is to be: at least, or at most.
-    pub(super) wanted: f64,
-    pub(super) at_least: bool,
     pub(super) unit: &'static str,
-    pub(super) met: bool,
+    /// What it is to be, if something is.
+    pub(super) wanted: Option<Wanted>,
+    pub(super) met: Option<bool>,
+}
+
+/// A bound.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Wanted {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Wanted {
+    fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(bound) => value >= bound,
+            Self::AtMost(bound) => value <= bound,
+        }
+    }
 }
 
 /// All targets for which there are figures.
@@ -80,90 +96,81 @@ pub(super) fn targets(outcomes: &[Outcome], roles: &[RoleFigures]) -> Vec<Target
             .map(of)
             .reduce(f64::max)
     };
+    let row = |name, value: Option<f64>, unit, wanted: Option<Wanted>| {
+        let value = value?;
+        let met = wanted.map(|w: Wanted| w.is_met(value));
+        Some(Target {
+            name,
+            value,
+            unit,
+            wanted,
+            met,
+        })
+    };
+    let (least, most) = (|v| Some(Wanted::AtLeast(v)), |v| Some(Wanted::AtMost(v)));
     use Figure::{EventsPerSecond, LatencyP50Ms, LatencyP99Ms, RedisUsPerEvent};
+    let routing = ratio(Stage::Route, None, EventsPerSecond);
+    let handling = |kind| ratio(Stage::Handle, Some(kind), EventsPerSecond);
+    let subscriber = ratio(Stage::Handle, Some(Kind::None), RedisUsPerEvent);
+    let whole = ratio(Stage::EndToEnd, None, RedisUsPerEvent);
+    let latency = |figure| ours(Stage::Latency, None, figure);
     let rows = [
-        (
+        row(
             "routing: throughput by the floor's",
-            ratio(Stage::Route, None, EventsPerSecond),
-            0.75,
-            true,
+            routing,
             "×",
+            least(0.75),
         ),
-        (
+        row(
             "handling without effects: throughput by the floor's",
-            ratio(Stage::Handle, Some(Kind::None), EventsPerSecond),
-            0.7,
-            true,
+            handling(Kind::None),
             "×",
+            least(0.7),
         ),
-        (
+        row(
             "handling with one effect: throughput by the floor's",
-            ratio(Stage::Handle, Some(Kind::OneEffect), EventsPerSecond),
-            0.6,
-            true,
+            handling(Kind::OneEffect),
             "×",
+            least(0.6),
         ),
-        (
+        row(
             "one more subscriber: Redis CPU by that of a bare read and acknowledgement",
-            ratio(Stage::Handle, Some(Kind::None), RedisUsPerEvent),
-            1.3,
-            false,
+            subscriber,
             "×",
+            None,
         ),
-        (
+        row(
             "end to end: Redis CPU by the floor's",
-            ratio(Stage::EndToEnd, None, RedisUsPerEvent),
-            1.3,
-            false,
+            whole,
             "×",
+            most(1.3),
         ),
-        (
+        row(
             "latency through the router, p50",
-            ours(Stage::Latency, None, LatencyP50Ms),
-            1.0,
-            false,
+            latency(LatencyP50Ms),
             "ms",
+            most(1.0),
         ),
-        (
+        row(
             "latency through the router, p99",
-            ours(Stage::Latency, None, LatencyP99Ms),
-            5.0,
-            false,
+            latency(LatencyP99Ms),
             "ms",
+            most(5.0),
         ),
-        (
+        row(
             "memory of a router or a worker, at most",
             worst(|r| r.peak_rss_mb.max),
-            40.0,
-            false,
             "MB",
+            most(40.0),
         ),
-        (
-            "from start to ready",
+        row(
+            "from start to ready, at most",
             worst(|r| r.ready_ms.max),
-            200.0,
-            false,
             "ms",
+            most(200.0),
         ),
     ];
-    rows.into_iter()
-        .filter_map(|(name, value, wanted, at_least, unit)| {
-            let value = value?;
-            let met = if at_least {
-                value >= wanted
-            } else {
-                value <= wanted
-            };
-            Some(Target {
-                name,
-                value,
-                wanted,
-                at_least,
-                unit,
-                met,
-            })
-        })
-        .collect()
+    rows.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -208,7 +215,12 @@ mod tests {
         assert_eq!(roles[0].rss_mb.median, 20.0);
         let targets = targets(&[Outcome::of(job, &samples)], &roles);
         let shown: Vec<_> = targets.iter().map(|t| (t.value, t.met)).collect();
-        let expected = [(0.5, false), (1.0, true), (60.0, false), (50.0, true)];
-        assert_eq!(shown, expected, "throughput, CPU, memory, start");
+        let met = [Some(false), None, Some(false), Some(true)];
+        let expected = [0.5, 1.0, 60.0, 50.0].into_iter().zip(met);
+        assert_eq!(
+            shown,
+            expected.collect::<Vec<_>>(),
+            "throughput, CPU, memory, start"
+        );
     }
 }

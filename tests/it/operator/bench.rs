@@ -2,20 +2,24 @@
 //! how fast anything is.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::Server;
 use crate::support::cli::{Ran, run, streamfleet};
+use crate::support::fleet::Process;
 use crate::support::server::program;
+use crate::support::{Server, eventually};
 
 /// The command on a private server, small.
 fn bench(args: &[&str]) -> Command {
     // It starts what lies beside it.
     assert!(Path::new(env!("CARGO_BIN_EXE_streamfleet-router")).is_file());
-    let mut command = streamfleet(&["bench", "--events", "600", "--rate-seconds", "1"]);
-    command.args(["--rate", "300"]).args(args);
+    let mut command = streamfleet(&["bench", "--rate", "300", "--rate-seconds", "1"]);
+    if !args.contains(&"--events") {
+        command.args(["--events", "600"]);
+    }
+    command.args(args);
     command.env("STREAMFLEET_REDIS_SERVER", program());
     command
 }
@@ -138,19 +142,12 @@ fn every_stage_has_its_figures_and_is_compared_with_the_floor() {
 fn it_grows_with_its_parameters() {
     let mut command = bench(&[
         "--stages",
-        "route,handle,end-to-end",
+        "handle,end-to-end",
         "--handlers",
         "follow-up,failing",
     ]);
     command.args(["--subscribers", "2", "--workers", "2", "--routers", "2"]);
-    command.args([
-        "--failure-rate",
-        "0.2",
-        "--event-bytes",
-        "2000",
-        "--repeat",
-        "2",
-    ]);
+    command.args(["--failure-rate", "0.2", "--event-bytes", "2000"]);
     command.args([
         "--append-only",
         "--stream-node-bytes",
@@ -212,6 +209,23 @@ fn a_process_that_ends_ends_the_measurement() {
     let said = run(command, b"").failed(1);
     assert!(said.contains("the router ended by itself"), "{said}");
     assert!(server.snapshot().is_empty(), "it cleans up all the same");
+}
+
+#[test]
+fn stopped_it_leaves_nothing() {
+    let server = Server::start();
+    let url = server.url();
+    let more = ["--stages", "route", "--events", "1000000"];
+    let mut command = bench(&[&more[..], &["--redis-url", &url]].concat());
+    command.stdin(Stdio::null());
+    let mut bench = Process::start(command, server.dir.path().join("bench.log"));
+    eventually("it has begun", || {
+        (server.cli::<u64>("DBSIZE") > 0).then_some(())
+    });
+    bench.signal("INT");
+    assert_eq!(bench.exit_code(), Some(1));
+    assert!(bench.log_text().contains("stopped"), "{}", bench.log_text());
+    assert!(server.snapshot().is_empty());
 }
 
 #[test]
