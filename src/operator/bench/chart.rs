@@ -69,7 +69,7 @@ pub(super) fn svg(machine: &Machine, outcomes: &[Outcome], samples: &[Sample]) -
         text(body, MARGIN, y, "start", class, content);
     };
     y += 10.0;
-    let title = format!("streamfleet {} on Redis {}", machine.version, machine.redis);
+    let title = format!("streamfleet {} on {}", machine.version, machine.server);
     line(&mut body, y, "title", &title);
     y += 20.0;
     let system = format!(
@@ -301,7 +301,7 @@ mod tests {
             cpu: "a <b> & c".to_owned(),
             cores: 2,
             kernel: "6".to_owned(),
-            redis: "7".to_owned(),
+            server: "Redis 7".to_owned(),
             persistence: "none".to_owned(),
         };
         let samples = [

@@ -165,8 +165,8 @@ impl Outcome {
     }
 }
 
-/// The line for what EVALSHA took itself.
-pub(super) const OWN: &str = "evalsha, without its commands";
+/// The line for what scripts took themselves.
+const OWN: &str = "scripts without their commands";
 
 #[cfg(test)]
 mod tests {

@@ -42,7 +42,7 @@ pub(super) fn report(paint: Paint, findings: &Findings<'_>) -> String {
         section("Memory of Redis", memory_table(paint, memory));
     }
     section(
-        "Redis commands, calls and µs per event",
+        "Redis commands, calls and µs per event (those of a script or transaction count there too)",
         commands(paint, outcomes),
     );
     section("Targets", targets_table(paint, findings.targets));
@@ -51,9 +51,9 @@ pub(super) fn report(paint: Paint, findings: &Findings<'_>) -> String {
 
 fn head(machine: &Machine, scale: &Scale) -> String {
     let mut text = format!(
-        "streamfleet {}, Redis {} ({}), {} × {}, Linux {}\n{} events of {} bytes, {} types, {} subscribers × {} workers × {} at a time, {} routers\n",
+        "streamfleet {}, {} ({}), {} × {}, Linux {}\n{} events of {} bytes, {} types, {} subscribers × {} workers × {} at a time, {} routers\n",
         machine.version,
-        machine.redis,
+        machine.server,
         machine.persistence,
         machine.cores,
         machine.cpu,

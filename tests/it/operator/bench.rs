@@ -122,7 +122,7 @@ fn every_stage_has_its_figures_and_is_compared_with_the_floor() {
         assert!((600.0..2_000.0).contains(&bytes), "{place}: {bytes}");
     }
     assert!(all["memory"]["pending_entry"].as_f64().unwrap() > 16.0);
-    for fact in ["cpu", "cores", "kernel", "redis", "version", "date"] {
+    for fact in ["cpu", "cores", "kernel", "server", "version", "date"] {
         assert!(!all["machine"][fact].is_null(), "{fact}");
     }
     assert_eq!(all["parameters"]["types"], 2);
@@ -252,5 +252,7 @@ fn wrong_input_is_refused() {
     );
     let said = run(bench(&["--redis-server", "./none"]), b"").failed(1);
     assert!(said.contains("there is no ./none"), "{said}");
+    let said = run(bench(&["--save", "/nowhere/all.json"]), b"").failed(1);
+    assert!(said.contains("/nowhere/all.json"), "{said}");
     run(bench(&url), b"").failed(69);
 }
