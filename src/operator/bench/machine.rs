@@ -15,7 +15,8 @@ pub(super) struct Machine {
     pub(super) cpu: String,
     pub(super) cores: usize,
     pub(super) kernel: String,
-    pub(super) redis: String,
+    /// Redis or Valkey, and its version.
+    pub(super) server: String,
     pub(super) persistence: String,
 }
 
@@ -39,13 +40,18 @@ impl Machine {
                 .to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: file("/proc/sys/kernel/osrelease").trim().to_owned(),
-            redis: info("server")
-                .await?
-                .field("redis_version")
-                .unwrap_or("unknown")
-                .to_owned(),
+            server: server(&info("server").await?),
             persistence: persistence(&info("persistence").await?),
         })
+    }
+}
+
+/// Valkey tells a version of Redis as well, for programs that look for one.
+fn server(info: &Info) -> String {
+    match (info.field("valkey_version"), info.field("redis_version")) {
+        (Some(version), _) => format!("Valkey {version}"),
+        (None, Some(version)) => format!("Redis {version}"),
+        (None, None) => "an unknown server".to_owned(),
     }
 }
 

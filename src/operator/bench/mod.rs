@@ -3,15 +3,20 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | args | its arguments |
 //! | workload | the events, their schemas and routing.yaml |
 //! | roles, floor | what the processes run: producer and worker; the bare client |
 //! | process, redis_figures, latency | what they cost: `/proc`, INFO, HdrHistogram |
-//! | place, stage | the Redis, and one measured run on it |
-//! | report, show, machine | medians and ratios; tables; what it was measured on |
+//! | place, stage, cast | the Redis, one measured run on it, and who takes part |
+//! | report, targets, machine | medians and ratios; those with a target; what it was measured on |
+//! | show, chart | tables and bars; SVG |
 //!
 //! Everything runs in processes of its own and, unless a Redis is given, on a private server.
 //! Redis: everything under [`workload::NAMESPACE`], and nothing else; it is deleted in the end.
 
+mod args;
+mod cast;
+mod chart;
 mod floor;
 mod latency;
 mod machine;
@@ -22,6 +27,7 @@ mod report;
 mod roles;
 mod show;
 mod stage;
+mod targets;
 mod workload;
 
 use std::fs;
@@ -30,17 +36,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+pub(super) use self::args::Args;
 use self::machine::Machine;
-use self::place::Place;
-use self::report::{Outcome, Target, targets};
-use self::roles::{Kind, MILLION};
+use self::place::{Memory, Place};
+use self::report::Outcome;
+use self::roles::Kind;
 pub(super) use self::roles::{RoleArgs, run_role};
-use self::stage::{Bench, Job, Sample, Scale, Side, Stage};
-use self::workload::{MAX_BYTES, MAX_TYPES, NAMESPACE, Shape, Workload, recipients};
+use self::stage::{Bench, Sample, Scale, Side, Stage};
+use self::targets::{RoleFigures, Target, roles, targets};
+use self::workload::{NAMESPACE, Shape, Workload, recipients};
 use super::CommandError;
 use super::child::{ROUTER, beside_us};
 use super::server::Server;
@@ -52,179 +59,36 @@ use crate::process::interrupted;
 const WARM_UP_SHARE: u64 = 10;
 const LEAST_WARM_UP: u64 = 500;
 
-/// Measure: what each stage does per second and costs per event, beside a floor.
-///
-/// The floor is a bare client that issues the least commands with which the same work could be
-/// done: batches, one dedupe mark per event, no validation and no fence. It runs in the same
-/// call, and every figure is shown as a ratio to it.
-///
-/// Runs on a private Redis that it starts and stops, unless --redis-url names one. There it
-/// stays under a namespace of its own, `streamfleet-bench`, which must be empty.
-#[derive(clap::Args)]
-pub(super) struct Args {
-    /// Events per measurement.
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    events: u64,
-    /// Bytes of each event.
-    #[arg(long, value_name = "N", default_value_t = 600)]
-    event_bytes: u64,
-    /// Event types, each with a schema of its own, in turn.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MAX_TYPES))]
-    types: u64,
-    /// Subscribers; each of them receives every event.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
-    subscribers: u64,
-    /// Worker processes per subscriber.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
-    workers: u64,
-    /// Routers.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
-    routers: u64,
-    /// Deliveries that one worker works on at a time.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
-    concurrency: u64,
-    /// What handlers do; the first is that of the stages end-to-end and latency.
-    #[arg(
-        long,
-        value_name = "KIND,…",
-        value_delimiter = ',',
-        default_value = "none,one-effect"
-    )]
-    handlers: Vec<Kind>,
-    /// The share of events that the handler `failing` fails once.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
-    failure_rate: f64,
-    /// What to measure.
-    #[arg(
-        long,
-        value_name = "STAGE,…",
-        value_delimiter = ',',
-        default_value = "publish,route,handle,end-to-end,latency"
-    )]
-    stages: Vec<Stage>,
-    /// Events per second in the stage latency.
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    rate: u64,
-    /// For how long.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    rate_seconds: u64,
-    /// Measure so many times, ours and the floor in turn, and show medians.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000))]
-    repeat: u64,
-    /// A Redis to measure on, instead of a private one.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["redis_server", "stream_node_bytes", "append_only"])]
-    redis_url: Option<String>,
-    /// The Redis or Valkey server to start: a name in PATH, or a path.
-    #[arg(
-        long,
-        value_name = "PROGRAM",
-        env = "STREAMFLEET_REDIS_SERVER",
-        default_value = "redis-server"
-    )]
-    redis_server: PathBuf,
-    /// Its stream-node-max-bytes.
-    #[arg(long, value_name = "N")]
-    stream_node_bytes: Option<u64>,
-    /// Let it write an append-only file, with appendfsync everysec.
-    #[arg(long)]
-    append_only: bool,
-    #[arg(long, value_enum, default_value_t)]
-    output: Output,
-    /// Write everything as JSON into a file as well.
-    #[arg(long, value_name = "FILE")]
-    save: Option<PathBuf>,
-}
-
-/// Without the URL, which can hold a password.
-impl std::fmt::Debug for Args {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Args").finish_non_exhaustive()
-    }
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("a share is a number from 0 to 1, such as 0.1".into()),
-    }
-}
-
 /// Everything that a run found out.
 #[derive(Serialize)]
 struct Findings<'a> {
     machine: &'a Machine,
     parameters: &'a Scale,
     repeat: u64,
-    results: &'a [Outcome],
+    #[serde(rename = "results")]
+    outcomes: &'a [Outcome],
     targets: &'a [Target],
+    #[serde(rename = "processes")]
+    roles: &'a [RoleFigures],
+    memory: Option<&'a Memory>,
     samples: &'a [Sample],
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     args.check();
-    let stop = interrupted();
-    tokio::select! {
-        biased;
-        () = stop => {
-            eprintln!("stopped");
-            Ok(Exit::Failure)
-        }
-        done = args.measure() => done,
-    }
+    args.measure().await
 }
 
 impl Args {
-    /// What no parser of a single value can see.
-    fn check(&self) {
-        let least = Workload::least_bytes(self.types);
-        let usage = |message: String| -> ! {
-            clap::Error::raw(ErrorKind::ValueValidation, message + "\n").exit()
-        };
-        if !(least..=MAX_BYTES).contains(&self.event_bytes) {
-            usage(format!(
-                "--event-bytes {}: an event has {least} to {MAX_BYTES} bytes",
-                self.event_bytes
-            ));
-        }
-    }
-
-    fn scale(&self) -> Scale {
-        Scale {
-            events: self.events,
-            event_bytes: self.event_bytes,
-            types: self.types,
-            subscribers: self.subscribers,
-            workers: self.workers,
-            routers: self.routers,
-            concurrency: self.concurrency,
-            failures_per_million: (self.failure_rate * MILLION as f64).round() as u64,
-            rate: self.rate,
-            rate_seconds: self.rate_seconds,
-        }
-    }
-
-    /// What to measure, each once.
-    fn jobs(&self) -> Vec<Job> {
-        let mut jobs = Vec::new();
-        for &stage in &self.stages {
-            let kinds: Vec<_> = match stage {
-                Stage::Publish | Stage::Route => vec![None],
-                Stage::Handle => self.handlers.iter().copied().map(Some).collect(),
-                Stage::EndToEnd | Stage::Latency => vec![self.handlers.first().copied()],
-            };
-            jobs.extend(kinds.into_iter().map(|kind| Job { stage, kind }));
-        }
-        let mut once = Vec::new();
-        jobs.retain(|job| {
-            !once.contains(job) && {
-                once.push(*job);
-                true
-            }
-        });
-        jobs
-    }
-
     async fn measure(self) -> Result<Exit, CommandError> {
+        // Not only in the end, when everything is measured.
+        for path in [&self.save, &self.chart].into_iter().flatten() {
+            let opened = fs::File::options().create(true).append(true).open(path);
+            opened.map_err(|cause| CommandError::File {
+                path: path.clone(),
+                cause,
+            })?;
+        }
         let router = beside_us(&[ROUTER]).map_err(|missing| {
             CommandError::Refused(format!(
                 "{missing}. Build it (cargo build), or install it beside this program"
@@ -267,7 +131,12 @@ impl Args {
             folder: folder.path(),
         };
         let machine = Machine::read(&place.link).await?;
-        let ran = self.run_all(bench).await;
+        // Dropping what runs kills its processes.
+        let ran = tokio::select! {
+            biased;
+            () = interrupted() => Err(CommandError::Refused("stopped: nothing was measured to its end".into())),
+            ran = self.run_all(bench) => ran,
+        };
         // Whatever came of it: on a Redis that is not ours, nothing is left.
         let cleared = place.clear().await;
         if let Some(server) = server {
@@ -275,9 +144,9 @@ impl Args {
             let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
             server.child.wait_until(deadline).await;
         }
-        let samples = ran?;
+        let (samples, memory) = ran?;
         cleared?;
-        self.show(&machine, &samples)?;
+        self.show(&machine, &samples, memory.as_ref())?;
         Ok(Exit::Clean)
     }
 
@@ -290,10 +159,16 @@ impl Args {
             more.push(("--stream-node-max-bytes", bytes.to_string()));
         }
         let silent = Arc::new(|_: &str| {});
-        Server::start(&self.redis_server, folder, None, &more, silent).await
+        let named = std::env::var_os("STREAMFLEET_REDIS_SERVER").map(PathBuf::from);
+        let program = self.redis_server.clone().or(named);
+        let program = program.unwrap_or_else(|| "redis-server".into());
+        Server::start(&program, folder, None, &more, silent).await
     }
 
-    async fn run_all(&self, mut bench: Bench<'_>) -> Result<Vec<Sample>, CommandError> {
+    async fn run_all(
+        &self,
+        mut bench: Bench<'_>,
+    ) -> Result<(Vec<Sample>, Option<Memory>), CommandError> {
         let jobs = self.jobs();
         let sides = [Side::Ours, Side::Floor];
         let bar = progress(jobs.len() as u64 * sides.len() as u64 * (self.repeat + 1));
@@ -319,36 +194,57 @@ impl Args {
                 }
             }
         }
+        let memory = match self.stages.contains(&Stage::Handle) {
+            true => Some(
+                bench
+                    .place
+                    .memory(&bench.workload, &bench.recipients)
+                    .await?,
+            ),
+            false => None,
+        };
         bar.finish_and_clear();
-        Ok(samples)
+        Ok((samples, memory))
     }
 
-    fn show(&self, machine: &Machine, samples: &[Sample]) -> Result<(), CommandError> {
+    fn show(
+        &self,
+        machine: &Machine,
+        samples: &[Sample],
+        memory: Option<&Memory>,
+    ) -> Result<(), CommandError> {
         let outcomes: Vec<_> = self
             .jobs()
             .into_iter()
             .map(|job| Outcome::of(job, samples))
             .collect();
-        let targets = targets(&outcomes);
-        let scale = self.scale();
+        let roles = roles(samples);
         let findings = Findings {
             machine,
-            parameters: &scale,
+            parameters: &self.scale(),
             repeat: self.repeat,
-            results: &outcomes,
-            targets: &targets,
+            outcomes: &outcomes,
+            targets: &targets(&outcomes, &roles),
+            roles: &roles,
+            memory,
             samples,
         };
         let json = json_line(&findings)?;
-        if let Some(path) = &self.save {
-            fs::write(path, &json).map_err(|cause| CommandError::File {
+        let write = |path: &PathBuf, text: &str| {
+            fs::write(path, text).map_err(|cause| CommandError::File {
                 path: path.clone(),
                 cause,
-            })?;
+            })
+        };
+        if let Some(path) = &self.save {
+            write(path, &json)?;
+        }
+        if let Some(path) = &self.chart {
+            write(path, &chart::svg(machine, &outcomes, samples))?;
         }
         let text = match self.output {
             Output::Json => json,
-            Output::Table => show::report(Paint::stdout(), machine, &scale, &outcomes, &targets),
+            Output::Table => show::report(Paint::stdout(), &findings),
         };
         stdout().write_all(text.as_bytes())?;
         Ok(())

@@ -2,15 +2,30 @@
 //! that is touched is under one namespace.
 
 use redis::{FromRedisValue, Pipeline, Value};
+use serde::Serialize;
 
 use super::super::CommandError;
 use super::floor;
 use super::latency::Counted;
+use super::redis_figures::RedisFigures;
 use super::roles::{BATCH, Kind};
 use super::stage::{Bench, Group, Job, Side, Stage};
 use super::workload::{FOLLOW_UPS, ID_AT, NAMESPACE, STREAM, Workload, stamp};
 use crate::fleet::ROUTER;
-use crate::store::{Keys, Link, Redis, StreamField, scan};
+use crate::store::{EntryId, Keys, Link, Redis, StreamField, scan};
+
+/// From so many events it is found out what one of them takes.
+const MEASURED: u64 = 20_000;
+
+/// Bytes that one event takes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Memory {
+    pub(super) inbox_entry: f64,
+    /// In its domain stream.
+    pub(super) stream_entry: f64,
+    /// While a subscriber has not settled it.
+    pub(super) pending_entry: f64,
+}
 
 /// A Redis and the keys in it.
 pub(super) struct Place {
@@ -114,7 +129,7 @@ impl Place {
     }
 
     /// The ID of the last entry that a stream ever had.
-    pub(super) async fn last_id(&self, stream: &str) -> Result<String, CommandError> {
+    pub(super) async fn last_id(&self, stream: &str) -> Result<EntryId, CommandError> {
         let mut info: std::collections::HashMap<String, Value> = self
             .ask(redis::cmd("XINFO").arg("STREAM").arg(stream))
             .await?;
@@ -132,6 +147,43 @@ impl Place {
 
     async fn count(&self, command: &str, key: String) -> Result<u64, CommandError> {
         self.ask(redis::cmd(command).arg(key)).await
+    }
+
+    /// What an event takes in Redis' memory at each of its places.
+    pub(super) async fn memory(
+        &self,
+        workload: &Workload,
+        to: &str,
+    ) -> Result<Memory, CommandError> {
+        let stream = self.keys.stream(STREAM);
+        let used =
+            || async { Ok::<_, CommandError>(RedisFigures::read(&self.link).await?.memory as f64) };
+        self.clear().await?;
+        let empty = used().await?;
+        self.fill_inbox(workload, MEASURED).await?;
+        let inbox = used().await? - empty;
+        self.clear().await?;
+        let empty = used().await?;
+        self.fill_stream(workload, MEASURED, to).await?;
+        let filled = used().await?;
+        self.create_groups(&["nobody".to_owned()]).await?;
+        for _ in 0..MEASURED / BATCH as u64 {
+            let mut read = redis::cmd("XREADGROUP");
+            read.arg("GROUP")
+                .arg("nobody")
+                .arg("nobody")
+                .arg("COUNT")
+                .arg(BATCH);
+            self.ask::<Value>(read.arg("STREAMS").arg(&stream).arg(">"))
+                .await?;
+        }
+        let pending = used().await? - filled;
+        let per_event = |bytes: f64| bytes / MEASURED as f64;
+        Ok(Memory {
+            inbox_entry: per_event(inbox),
+            stream_entry: per_event(filled - empty),
+            pending_entry: per_event(pending),
+        })
     }
 
     /// Checks that a stage did what it was to do: every event is where it must be by now.
@@ -203,7 +255,7 @@ impl Place {
                     events,
                 );
             }
-            (Stage::EndToEnd, _) => {
+            (Stage::EndToEnd | Stage::Latency, _) => {
                 let routed = self.count("XLEN", keys.stream(FOLLOW_UPS)).await?;
                 expect("follow-ups routed", routed, follow_ups);
             }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -75,12 +76,19 @@ pub(super) struct ProcessFigures {
     pub(super) peak_bytes: u64,
 }
 
+/// A line that tells how far a process is, and what it had used by then.
+struct Mark {
+    at: Instant,
+    usage: Usage,
+    line: String,
+}
+
 /// A process that takes part.
 pub(super) struct Player {
     role: &'static str,
     child: Child,
     pid: u32,
-    marks: UnboundedReceiver<(Instant, String)>,
+    marks: UnboundedReceiver<Mark>,
     tail: Arc<Mutex<VecDeque<String>>>,
     /// Where it leaves what it counted.
     counted: Option<PathBuf>,
@@ -100,10 +108,16 @@ impl Player {
         let (tell, marks) = unbounded_channel();
         let tail = Arc::<Mutex<VecDeque<String>>>::default();
         let keep = tail.clone();
+        let pid = Arc::<AtomicU32>::default();
+        let of_pid = pid.clone();
         let listener: Listener = Arc::new(move |line| {
             if line.starts_with(MARK) || line.contains(ROUTER_READY) {
-                // Nobody listens any more: the bench is over.
-                let _ = tell.send((Instant::now(), line.to_owned()));
+                // When nobody listens any more, the bench is over.
+                let _ = tell.send(Mark {
+                    at: Instant::now(),
+                    usage: Usage::of(of_pid.load(Ordering::Relaxed)),
+                    line: line.to_owned(),
+                });
             }
             let mut keep = keep.lock().unwrap_or_else(PoisonError::into_inner);
             if keep.len() == TAIL {
@@ -114,9 +128,11 @@ impl Player {
         let spec = program(listener);
         let spawned = Instant::now();
         let child = spec.spawn()?;
+        // Its output is read by this thread, and so not before this.
+        pid.store(child.id().unwrap_or(0), Ordering::Relaxed);
         Ok(Self {
             role,
-            pid: child.id().unwrap_or(0),
+            pid: pid.load(Ordering::Relaxed),
             child,
             marks,
             tail,
@@ -131,11 +147,11 @@ impl Player {
     /// Waits until it is ready; measuring begins there.
     pub(super) async fn ready(&mut self) -> Result<Instant, CommandError> {
         let wait = self.marked(|line| line == READY || line.contains(ROUTER_READY));
-        match tokio::time::timeout(PATIENCE, wait).await {
-            Ok(marked) => self.ready = marked?.0,
-            Err(_) => return Err(self.failure("was not ready in time")),
-        }
-        self.mark_start();
+        let Ok(mark) = tokio::time::timeout(PATIENCE, wait).await else {
+            return Err(self.failure("was not ready in time"));
+        };
+        let mark = mark?;
+        (self.ready, self.before) = (mark.at, mark.usage);
         Ok(self.ready)
     }
 
@@ -151,20 +167,17 @@ impl Player {
 
     /// Waits until the producer has sent everything; answers how long that took it.
     pub(super) async fn done(&mut self) -> Result<Duration, CommandError> {
-        let (_, line) = self.marked(|line| line.starts_with(DONE)).await?;
-        let nanos = line.strip_prefix(DONE).and_then(|n| n.parse().ok());
+        let mark = self.marked(|line| line.starts_with(DONE)).await?;
+        let nanos = mark.line.strip_prefix(DONE).and_then(|n| n.parse().ok());
         Ok(Duration::from_nanos(nanos.unwrap_or(0)))
     }
 
-    async fn marked(
-        &mut self,
-        is_it: impl Fn(&str) -> bool,
-    ) -> Result<(Instant, String), CommandError> {
+    async fn marked(&mut self, is_it: impl Fn(&str) -> bool) -> Result<Mark, CommandError> {
         loop {
             tokio::select! {
                 biased;
-                marked = self.marks.recv() => match marked {
-                    Some(marked) if is_it(&marked.1) => return Ok(marked),
+                mark = self.marks.recv() => match mark {
+                    Some(mark) if is_it(&mark.line) => return Ok(mark),
                     Some(_) => {}
                     None => return Err(self.ended().await),
                 },

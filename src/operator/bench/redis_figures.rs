@@ -28,13 +28,15 @@ pub(super) struct RedisCost {
     pub(super) cpu_seconds: f64,
     pub(super) memory_bytes: i64,
     pub(super) commands: BTreeMap<String, Calls>,
-    /// What EVALSHA took without the commands in its scripts: the interpreter.
+    /// What scripts took without the commands in them: the interpreter. An estimate: which calls
+    /// of a command came from a script, INFO does not tell.
     pub(super) script_own_usec: u64,
 }
 
-/// Commands that no script of ours spends time in: they count outside of EVALSHA.
-const OUTSIDE: [&str; 12] = [
-    "evalsha",
+/// What runs a script.
+const SCRIPTS: [&str; 3] = ["evalsha", "eval", "fcall"];
+/// Commands that no script of ours spends time in: they count for themselves alone.
+const OUTSIDE: [&str; 11] = [
     "xreadgroup",
     "info",
     "xinfo|groups",
@@ -93,12 +95,16 @@ impl RedisFigures {
     }
 }
 
-/// The commands of scripts are counted for themselves and in EVALSHA.
+/// The commands of a script count for themselves, and in what runs it.
 fn script_own(commands: &BTreeMap<String, Calls>, outside: u64) -> u64 {
-    let whole = commands.get("evalsha").map_or(0, |c| c.usec);
+    let whole: u64 = SCRIPTS
+        .iter()
+        .filter_map(|name| commands.get(*name))
+        .map(|c| c.usec)
+        .sum();
     let inner = commands
         .iter()
-        .filter(|(name, _)| !OUTSIDE.contains(&name.as_str()))
+        .filter(|(name, _)| !SCRIPTS.contains(&name.as_str()) && !OUTSIDE.contains(&name.as_str()))
         .map(|(name, c)| match name.as_str() {
             "xadd" => c.usec * c.calls.saturating_sub(outside) / c.calls.max(1),
             _ => c.usec,

@@ -1,13 +1,11 @@
-//! What is made of the samples: a median of each figure for either side, their ratio, and the
-//! ratios that have a target.
+//! What is made of the samples: a median of each figure for either side, and their ratio.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::roles::Kind;
-use super::stage::{Job, Sample, Side, Stage, WORKER};
-use crate::fleet::ROUTER;
+use super::stage::{Job, Sample, Side, Stage};
 
 /// A figure that a sample has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -20,9 +18,6 @@ pub(super) enum Figure {
     ClientUsPerEvent,
     /// What Redis' memory grew by.
     RedisBytesPerEvent,
-    ReadyMs,
-    RssMb,
-    PeakRssMb,
     LatencyP50Ms,
     LatencyP90Ms,
     LatencyP99Ms,
@@ -34,14 +29,11 @@ pub(super) enum Figure {
 }
 
 impl Figure {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::EventsPerSecond,
         Self::RedisUsPerEvent,
         Self::ClientUsPerEvent,
         Self::RedisBytesPerEvent,
-        Self::ReadyMs,
-        Self::RssMb,
-        Self::PeakRssMb,
         Self::LatencyP50Ms,
         Self::LatencyP90Ms,
         Self::LatencyP99Ms,
@@ -53,14 +45,6 @@ impl Figure {
 
     pub(super) fn of(self, sample: &Sample) -> Option<f64> {
         let events = sample.events as f64;
-        // Routers and workers are what runs in production.
-        let most = |of: fn(&super::process::ProcessFigures) -> f64| {
-            let parts = sample
-                .processes
-                .iter()
-                .filter(|p| [ROUTER, WORKER].contains(&p.role));
-            parts.map(of).reduce(f64::max)
-        };
         let (latency, published) = (sample.latency.as_ref(), sample.publish_latency.as_ref());
         match self {
             // A fixed rate is not achieved but given.
@@ -72,9 +56,6 @@ impl Figure {
                 Some(cpu * 1e6 / events)
             }
             Self::RedisBytesPerEvent => Some(sample.redis.memory_bytes as f64 / events),
-            Self::ReadyMs => most(|p| p.ready_ms),
-            Self::RssMb => most(|p| p.rss_bytes as f64 / 1e6),
-            Self::PeakRssMb => most(|p| p.peak_bytes as f64 / 1e6),
             Self::LatencyP50Ms => latency.map(|l| l.p50),
             Self::LatencyP90Ms => latency.map(|l| l.p90),
             Self::LatencyP99Ms => latency.map(|l| l.p99),
@@ -184,119 +165,8 @@ impl Outcome {
     }
 }
 
-/// The line for what EVALSHA took itself.
-pub(super) const OWN: &str = "evalsha, without its commands";
-
-/// A figure that has a target.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Target {
-    pub(super) name: &'static str,
-    pub(super) value: f64,
-    /// What it is to be: at least, or at most.
-    pub(super) wanted: f64,
-    pub(super) at_least: bool,
-    pub(super) unit: &'static str,
-    pub(super) met: bool,
-}
-
-/// All targets for which there are figures.
-pub(super) fn targets(outcomes: &[Outcome]) -> Vec<Target> {
-    let get = |stage: Stage, kind: Option<Kind>, figure: Figure| {
-        let mut these = outcomes.iter().filter(|o| o.stage == stage);
-        these
-            .find(|o| kind.is_none_or(|k| o.handler == Some(k)))?
-            .get(figure)
-            .copied()
-    };
-    let ratio = |stage, kind, figure| get(stage, kind, figure)?.ratio;
-    let ours = |stage, kind, figure| Some(get(stage, kind, figure)?.ours?.median);
-    // The worst of all runs of router and workers.
-    let worst = |figure: Figure| {
-        let all = outcomes.iter().filter(|o| o.stage != Stage::Publish);
-        all.filter_map(|o| Some(o.get(figure)?.ours?.max))
-            .reduce(f64::max)
-    };
-    use Figure::{
-        EventsPerSecond, LatencyP50Ms, LatencyP99Ms, PeakRssMb, ReadyMs, RedisUsPerEvent,
-    };
-    let rows = [
-        (
-            "routing: throughput by the floor's",
-            ratio(Stage::Route, None, EventsPerSecond),
-            0.75,
-            true,
-            "×",
-        ),
-        (
-            "handling without effects: throughput by the floor's",
-            ratio(Stage::Handle, Some(Kind::None), EventsPerSecond),
-            0.7,
-            true,
-            "×",
-        ),
-        (
-            "handling with one effect: throughput by the floor's",
-            ratio(Stage::Handle, Some(Kind::OneEffect), EventsPerSecond),
-            0.6,
-            true,
-            "×",
-        ),
-        (
-            "one more subscriber: Redis CPU by that of a bare read and acknowledgement",
-            ratio(Stage::Handle, Some(Kind::None), RedisUsPerEvent),
-            1.3,
-            false,
-            "×",
-        ),
-        (
-            "end to end: Redis CPU by the floor's",
-            ratio(Stage::EndToEnd, None, RedisUsPerEvent),
-            1.3,
-            false,
-            "×",
-        ),
-        (
-            "latency through the router, p50",
-            ours(Stage::Latency, None, LatencyP50Ms),
-            1.0,
-            false,
-            "ms",
-        ),
-        (
-            "latency through the router, p99",
-            ours(Stage::Latency, None, LatencyP99Ms),
-            5.0,
-            false,
-            "ms",
-        ),
-        (
-            "memory of a router or a worker, at most",
-            worst(PeakRssMb),
-            40.0,
-            false,
-            "MB",
-        ),
-        ("from start to ready", worst(ReadyMs), 200.0, false, "ms"),
-    ];
-    rows.into_iter()
-        .filter_map(|(name, value, wanted, at_least, unit)| {
-            let value = value?;
-            let met = if at_least {
-                value >= wanted
-            } else {
-                value <= wanted
-            };
-            Some(Target {
-                name,
-                value,
-                wanted,
-                at_least,
-                unit,
-                met,
-            })
-        })
-        .collect()
-}
+/// The line for what scripts took themselves.
+const OWN: &str = "scripts without their commands";
 
 #[cfg(test)]
 mod tests {
@@ -365,8 +235,5 @@ mod tests {
                 usec: 4.0
             }
         );
-        let targets = targets(&[outcome]);
-        let names: Vec<_> = targets.iter().map(|t| (t.value, t.met)).collect();
-        assert_eq!(names, [(0.5, false), (1.0, true)]);
     }
 }

@@ -3,46 +3,57 @@
 use std::fmt::Write as _;
 
 use super::super::text::{Paint, Tone, table};
+use super::Findings;
+use super::chart::bars;
 use super::machine::Machine;
-use super::report::{Compared, Figure, Outcome, Spread, Target};
-use super::stage::{Scale, Stage};
+use super::place::Memory;
+use super::report::{Compared, Figure, Outcome, Spread};
+use super::stage::{Scale, Side, Stage};
+use super::targets::{RoleFigures, Target, Wanted};
 
 /// Of less than this, in µs per event, no line is shown.
 const LEAST_USEC: f64 = 0.02;
 
 /// Everything, as text.
-pub(super) fn report(
-    paint: Paint,
-    machine: &Machine,
-    scale: &Scale,
-    outcomes: &[Outcome],
-    targets: &[Target],
-) -> String {
-    let mut text = head(machine, scale);
+pub(super) fn report(paint: Paint, findings: &Findings<'_>) -> String {
+    let Findings {
+        machine,
+        parameters,
+        outcomes,
+        ..
+    } = *findings;
+    let mut text = head(machine, parameters);
     let mut section = |title: &str, body: String| {
         if !body.is_empty() {
             let _ = write!(text, "\n{}\n{body}", paint.tone(title, Tone::Strong));
         }
     };
+    section("Events per second", bars(outcomes));
     section(
-        "Throughput, and CPU per event (ratio: ours by the floor's)",
+        "The same, and CPU time per event in µs (RATIO: ours by the floor's)",
         throughput(paint, outcomes),
     );
     section(
-        "Latency, from when an event was due to the start of its handler (ms)",
+        "Latency in ms, from when an event was due to the start of its handler",
         latency(paint, outcomes),
     );
-    section("Router and worker", processes(paint, outcomes));
-    section("Redis commands, per event", commands(paint, outcomes));
-    section("Targets", targets_table(paint, targets));
+    section("Processes", processes(paint, findings.roles));
+    if let Some(memory) = findings.memory {
+        section("Memory of Redis", memory_table(paint, memory));
+    }
+    section(
+        "Redis commands, calls and µs per event (those of a script or transaction count there too)",
+        commands(paint, outcomes),
+    );
+    section("Targets", targets_table(paint, findings.targets));
     text
 }
 
 fn head(machine: &Machine, scale: &Scale) -> String {
     let mut text = format!(
-        "streamfleet {}, Redis {} ({}), {} × {}, Linux {}\n{} events of {} bytes, {} types, {} subscribers × {} workers × {} at a time, {} routers\n",
+        "streamfleet {}, {} ({}), {} × {}, Linux {}\n{} events of {} bytes, {} types, {} subscribers × {} workers × {} at a time, {} routers\n",
         machine.version,
-        machine.redis,
+        machine.server,
         machine.persistence,
         machine.cores,
         machine.cpu,
@@ -61,7 +72,7 @@ fn head(machine: &Machine, scale: &Scale) -> String {
     text
 }
 
-fn name(outcome: &Outcome) -> String {
+pub(super) fn name(outcome: &Outcome) -> String {
     let stage = outcome.stage.as_str();
     match outcome.handler {
         Some(kind) => format!("{stage}, {}", kind.as_str()),
@@ -69,7 +80,7 @@ fn name(outcome: &Outcome) -> String {
     }
 }
 
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 1_000.0 => {
             let digits = format!("{value:.0}");
@@ -145,61 +156,90 @@ fn throughput(paint: Paint, outcomes: &[Outcome]) -> String {
 
 fn latency(paint: Paint, outcomes: &[Outcome]) -> String {
     use Figure::{LatencyMaxMs, LatencyP50Ms, LatencyP90Ms, LatencyP99Ms, LatencyP999Ms};
+    let fresh: Vec<_> = outcomes
+        .iter()
+        .filter(|o| o.stage.handles_fresh())
+        .collect();
+    if fresh.is_empty() {
+        return String::new();
+    }
     let mut rows = table(&["STAGE", "", ">P50", ">P90", ">P99", ">P99.9", ">MAX"]);
-    let mut any = false;
-    for outcome in outcomes.iter().filter(|o| o.stage.handles_fresh()) {
+    for outcome in fresh {
+        let get = |figure| outcome.get(figure).copied();
         let figures = [
             LatencyP50Ms,
             LatencyP90Ms,
             LatencyP99Ms,
             LatencyP999Ms,
             LatencyMaxMs,
-        ];
-        let found = figures.map(|f| outcome.get(f).copied());
-        for (side, pick) in [
-            (
-                "ours",
-                (|c: Compared| c.ours) as fn(Compared) -> Option<Spread>,
-            ),
-            ("floor", |c: Compared| c.floor),
-        ] {
-            let mut row = vec![name(outcome), side.to_owned()];
-            row.extend(found.map(|c| median(c.and_then(pick))));
-            rows.add_row(row);
-            any = true;
+        ]
+        .map(get);
+        let line = |side: &str, cells: [String; 5]| {
+            [name(outcome), side.to_owned()].into_iter().chain(cells)
+        };
+        rows.add_row(line(
+            "ours",
+            figures.map(|c| median(c.and_then(|c| c.ours))),
+        ));
+        rows.add_row(line(
+            "floor",
+            figures.map(|c| median(c.and_then(|c| c.floor))),
+        ));
+        if outcome.stage == Stage::Latency {
+            let answered = |figure| median(get(figure).and_then(|c| c.ours));
+            let (p50, p99) = (
+                answered(Figure::PublishP50Ms),
+                answered(Figure::PublishP99Ms),
+            );
+            let cells = [p50, "-".into(), p99, "-".into(), "-".into()];
+            rows.add_row(line("XADD answered", cells));
         }
     }
-    if any {
-        paint.table(&rows, &[])
-    } else {
-        String::new()
-    }
+    paint.table(&rows, &[])
 }
 
-fn processes(paint: Paint, outcomes: &[Outcome]) -> String {
+fn processes(paint: Paint, roles: &[RoleFigures]) -> String {
+    if roles.is_empty() {
+        return String::new();
+    }
     let mut rows = table(&[
-        "STAGE",
+        "",
+        "",
         ">READY ms",
-        ">FLOOR",
+        ">AT MOST",
         ">RSS MB",
-        ">FLOOR",
         ">PEAK MB",
-        ">FLOOR",
+        ">AT MOST",
     ]);
-    let mut any = false;
-    for outcome in outcomes.iter().filter(|o| o.stage != Stage::Publish) {
-        let mut row = vec![name(outcome)];
-        for figure in [Figure::ReadyMs, Figure::RssMb, Figure::PeakRssMb] {
-            row.extend(three(outcome.get(figure)).into_iter().take(2));
-        }
-        rows.add_row(row);
-        any = true;
+    for role in roles {
+        let side = if role.side == Side::Ours {
+            "ours"
+        } else {
+            "floor"
+        };
+        let figures = [
+            role.ready_ms.median,
+            role.ready_ms.max,
+            role.rss_mb.median,
+            role.peak_rss_mb.median,
+            role.peak_rss_mb.max,
+        ];
+        let names = [role.role, side].map(str::to_owned);
+        rows.add_row(names.into_iter().chain(figures.map(number)));
     }
-    if any {
-        paint.table(&rows, &[])
-    } else {
-        String::new()
+    paint.table(&rows, &[])
+}
+
+fn memory_table(paint: Paint, memory: &Memory) -> String {
+    let mut rows = table(&["", ">BYTES"]);
+    for (what, bytes) in [
+        ("an event in the inbox", memory.inbox_entry),
+        ("an event in its domain stream", memory.stream_entry),
+        ("a pending delivery", memory.pending_entry),
+    ] {
+        rows.add_row([what.to_owned(), number(bytes)]);
     }
+    paint.table(&rows, &[])
 }
 
 fn commands(paint: Paint, outcomes: &[Outcome]) -> String {
@@ -241,18 +281,21 @@ fn targets_table(paint: Paint, targets: &[Target]) -> String {
     }
     let mut rows = table(&["", ">IS", ">TARGET", ""]);
     for target in targets {
-        let sign = if target.at_least { "≥" } else { "≤" };
-        rows.add_row([
-            target.name.to_owned(),
-            format!("{} {}", number(target.value), target.unit),
-            format!("{sign} {} {}", target.wanted, target.unit),
-            if target.met { "met" } else { "missed" }.to_owned(),
-        ]);
+        let wanted = match target.wanted {
+            Some(Wanted::AtLeast(bound)) => format!("≥ {bound} {}", target.unit),
+            Some(Wanted::AtMost(bound)) => format!("≤ {bound} {}", target.unit),
+            None => "-".to_owned(),
+        };
+        let met = match target.met {
+            Some(true) => "met",
+            Some(false) => "missed",
+            None => "",
+        };
+        let value = format!("{} {}", number(target.value), target.unit);
+        rows.add_row([target.name, &value, &wanted, met]);
     }
-    let tones: Vec<_> = targets
-        .iter()
-        .map(|t| (!t.met).then_some(Tone::Notice))
-        .collect();
+    let missed = |t: &Target| (t.met == Some(false)).then_some(Tone::Notice);
+    let tones: Vec<_> = targets.iter().map(missed).collect();
     paint.table(&rows, &tones)
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::super::CommandError;
-use super::super::child::Spec;
+use super::cast::{PRODUCER, WORKER};
 use super::latency::Latency;
 use super::place::Place;
 use super::process::{Player, ProcessFigures, any_end};
@@ -17,6 +17,7 @@ use super::redis_figures::{RedisCost, RedisFigures};
 use super::roles::{Kind, fails};
 use super::workload::{STREAM, Workload, subscribers};
 use crate::fleet::ROUTER;
+use crate::store::EntryId;
 
 /// How often it is looked whether the work is done.
 const LOOK: Duration = Duration::from_millis(10);
@@ -128,7 +129,7 @@ pub(super) struct Bench<'a> {
 struct Owed {
     stream: String,
     groups: Vec<String>,
-    last: String,
+    last: EntryId,
 }
 
 impl Bench<'_> {
@@ -243,95 +244,6 @@ impl Bench<'_> {
         (0..events).filter(|n| fails(*n, share)).count() as u64
     }
 
-    fn role(&self, listener: super::super::child::Listener, name: &str) -> Spec {
-        self.connected(Spec::new(&self.me, listener).arg("bench-role"))
-            .arg(name)
-    }
-
-    fn connected(&self, spec: Spec) -> Spec {
-        spec.env("STREAMFLEET_CONFIG", &self.config)
-            .env("STREAMFLEET_REDIS_URL", &self.place.url)
-            .env("STREAMFLEET_LOG_FORMAT", "json")
-            .env("STREAMFLEET_LOG", "info")
-    }
-
-    fn router(&self, side: Side) -> Result<Player, CommandError> {
-        Player::start(ROUTER, None, |listener| match side {
-            Side::Ours => self.connected(Spec::new(&self.router, listener)),
-            Side::Floor => {
-                let spec = self.role(listener, "floor-route");
-                let spec = spec.arg("--to").arg(&self.recipients);
-                let spec = spec.arg("--event-type").arg(self.workload.event_type(0));
-                match self.scale.routers {
-                    1 => spec,
-                    _ => spec.arg("--several"),
-                }
-            }
-        })
-    }
-
-    fn worker(
-        &self,
-        job: Job,
-        side: Side,
-        subscriber: &str,
-        at: usize,
-    ) -> Result<Player, CommandError> {
-        let counted = self.folder.join(format!("counted-{at}.json"));
-        Player::start(WORKER, Some(counted.clone()), |listener| {
-            let role = if side == Side::Ours {
-                "work"
-            } else {
-                "floor-work"
-            };
-            let spec = self
-                .role(listener, role)
-                .arg("--subscriber")
-                .arg(subscriber);
-            let kind = job.kind.unwrap_or(Kind::None);
-            let spec = spec.arg("--kind").arg(kind.as_str());
-            let spec = spec
-                .arg("--fail")
-                .arg(self.scale.failures_per_million.to_string());
-            let spec = spec.arg("--counted").arg(&counted);
-            match job.stage {
-                Stage::Handle => spec,
-                _ => spec.arg("--record"),
-            }
-        })
-    }
-
-    fn producer(
-        &self,
-        stage: Stage,
-        side: Side,
-        events: u64,
-        warm_up: u64,
-    ) -> Result<Player, CommandError> {
-        let counted = self.folder.join("published.json");
-        Player::start(PRODUCER, Some(counted.clone()), |listener| {
-            let number = |n: u64| n.to_string();
-            let spec = self
-                .role(listener, "produce")
-                .arg("--types")
-                .arg(number(self.scale.types));
-            let spec = spec
-                .arg("--event-bytes")
-                .arg(number(self.scale.event_bytes));
-            let spec = spec.arg("--events").arg(number(events));
-            let spec = spec
-                .arg("--warm-up")
-                .arg(number(warm_up))
-                .arg("--counted")
-                .arg(&counted);
-            match (stage, side) {
-                (Stage::Latency, _) => spec.arg("--rate").arg(number(self.scale.rate)),
-                (_, Side::Floor) => spec.arg("--bare"),
-                (_, Side::Ours) => spec,
-            }
-        })
-    }
-
     /// Waits until everything is done that the stage does.
     async fn settled(&self, job: Job, players: &mut [Player]) -> Result<(), CommandError> {
         let Job { stage, kind } = job;
@@ -346,7 +258,7 @@ impl Bench<'_> {
             wanted.push((self.place.keys.inbox(), vec![ROUTER.to_owned()]));
         }
         for (stream, groups) in wanted {
-            // The streams end one after the other: what is last in one was written by the one before.
+            // One after the other: what is last in a stream was written by who reads the one before.
             let last = self.place.last_id(&stream).await?;
             let owed = Owed {
                 stream,
@@ -368,7 +280,7 @@ impl Bench<'_> {
             let now = self.place.groups(&owed.stream).await?;
             let is_done = |name: &String| {
                 let group = now.iter().find(|g| g.name == *name);
-                group.is_some_and(|g| g.pending == 0 && g.delivered == owed.last)
+                group.is_some_and(|g| g.pending == 0 && g.delivered >= owed.last)
             };
             if owed.groups.iter().all(is_done) {
                 return Ok(());
@@ -388,15 +300,12 @@ impl Bench<'_> {
     }
 }
 
-pub(super) const WORKER: &str = "worker";
-pub(super) const PRODUCER: &str = "producer";
-
 /// What XINFO GROUPS says of one.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Group {
     pub(super) name: String,
     pub(super) pending: u64,
-    pub(super) delivered: String,
+    pub(super) delivered: EntryId,
 }
 
 impl Group {

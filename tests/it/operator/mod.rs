@@ -1,5 +1,6 @@
 //! The operator's commands, through the real binary: a module per command.
 
+mod bench;
 mod check;
 mod dead;
 mod group;
