@@ -7,13 +7,13 @@
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::HandlerError;
 use crate::event_type::EventType;
+use crate::json::Node;
 use crate::text::bounded;
 
 /// Follow-up events that caused each other in a row; one more is refused as a loop.
@@ -44,8 +44,8 @@ pub struct EnvelopeError {
 
 impl Envelope {
     /// Reads the envelope of a parsed event; every problem, not the first.
-    pub fn read(event: &Value) -> Result<Self, Vec<EnvelopeError>> {
-        let Value::Object(fields) = event else {
+    pub fn read(event: &Node<'_>) -> Result<Self, Vec<EnvelopeError>> {
+        let Node::Object(fields) = event else {
             let message = "an event is a JSON object".to_owned();
             return Err(vec![EnvelopeError {
                 pointer: "",
@@ -54,7 +54,7 @@ impl Envelope {
         };
         let mut errors = Vec::new();
         let mut text = |pointer: &'static str, expected: &str| match fields.get(&pointer[1..]) {
-            Some(Value::String(text)) => Some(text.as_str()),
+            Some(Node::String(text)) => Some(&**text),
             Some(_) => {
                 errors.push(EnvelopeError {
                     pointer,
@@ -75,7 +75,7 @@ impl Envelope {
         let version = text("/version", "a version in a string, such as \"1\"");
         let timestamp = text("/timestamp", "an RFC 3339 date-time");
         let correlation_id = text("/correlation_id", "a UUID in a string");
-        if !matches!(fields.get("data"), Some(Value::Object(_))) {
+        if !matches!(fields.get("data"), Some(Node::Object(_))) {
             errors.push(EnvelopeError {
                 pointer: "/data",
                 message: "must be an object".into(),
@@ -98,8 +98,8 @@ impl Envelope {
         }
         for pointer in ["/causation_id", "/key", "/source", "/traceparent"] {
             match fields.get(&pointer[1..]) {
-                None | Some(Value::Null) => {}
-                Some(Value::String(text))
+                None | Some(Node::Null) => {}
+                Some(Node::String(text))
                     if pointer != "/causation_id" || Uuid::try_parse(text).is_ok() => {}
                 Some(_) if pointer == "/causation_id" => {
                     wrong(pointer, "must be a UUID in a string".into())
@@ -138,24 +138,24 @@ impl Envelope {
 
 /// Identifies what an event says: equal for the same type, version and data, whatever the
 /// order of keys and the white space. Two numbers are equal when they are the same double.
-pub fn content_hash(envelope: &Envelope, event: &Value) -> String {
+pub fn content_hash(envelope: &Envelope, event: &Node<'_>) -> String {
     let mut hash = Xxh3::new();
     hash.update(envelope.event_type.as_str().as_bytes());
     hash.update(&envelope.version.to_le_bytes());
-    hash_value(&mut hash, event.get("data").unwrap_or(&Value::Null));
+    hash_value(&mut hash, event.get("data").unwrap_or(&Node::Null));
     format!("{:032x}", hash.digest128())
 }
 
 /// Each kind has a tag and each container its length, so that no two values feed the same bytes.
-fn hash_value(hash: &mut Xxh3, value: &Value) {
+fn hash_value(hash: &mut Xxh3, value: &Node<'_>) {
     let mut tagged = |tag: u8, len: usize| {
         hash.update(&[tag]);
         hash.update(&(len as u64).to_le_bytes());
     };
     match value {
-        Value::Null => tagged(0, 0),
-        Value::Bool(v) => tagged(1, usize::from(*v)),
-        Value::Number(v) => {
+        Node::Null => tagged(0, 0),
+        Node::Bool(v) => tagged(1, usize::from(*v)),
+        Node::Number(v) => {
             // 1 and 1.0 are the same double.
             let whole = v
                 .as_f64()
@@ -164,18 +164,18 @@ fn hash_value(hash: &mut Xxh3, value: &Value) {
             tagged(2, text.len());
             hash.update(text.as_bytes());
         }
-        Value::String(v) => {
+        Node::String(v) => {
             tagged(3, v.len());
             hash.update(v.as_bytes());
         }
-        Value::Array(items) => {
+        Node::Array(items) => {
             tagged(4, items.len());
             items.iter().for_each(|item| hash_value(hash, item));
         }
-        // serde_json's map is sorted by key.
-        Value::Object(fields) => {
+        // Sorted by key.
+        Node::Object(fields) => {
             tagged(5, fields.len());
-            for (key, item) in fields {
+            for (key, item) in fields.iter() {
                 hash.update(&(key.len() as u64).to_le_bytes());
                 hash.update(key.as_bytes());
                 hash_value(hash, item);
@@ -290,7 +290,11 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    fn read(event: &Value) -> Result<Envelope, Vec<EnvelopeError>> {
+        Envelope::read(&crate::json::parse(event.to_string().as_bytes(), 8).unwrap())
+    }
 
     fn valid() -> Value {
         json!({"event_id": "0190a8c0-0000-7000-8000-000000000001", "event_type": "Order.Created",
@@ -300,7 +304,7 @@ mod tests {
 
     #[test]
     fn reads_an_envelope_and_reports_every_problem() {
-        let envelope = Envelope::read(&valid()).unwrap();
+        let envelope = read(&valid()).unwrap();
         assert_eq!(
             (envelope.event_type.as_str(), envelope.version),
             ("Order.Created", 1)
@@ -308,11 +312,7 @@ mod tests {
 
         let bad = json!({"key": 5, "causation_id": "x", "event_id": 7, "event_type": "nope", "version": "01",
             "timestamp": "yesterday", "data": []});
-        let pointers: Vec<_> = Envelope::read(&bad)
-            .unwrap_err()
-            .iter()
-            .map(|e| e.pointer)
-            .collect();
+        let pointers: Vec<_> = read(&bad).unwrap_err().iter().map(|e| e.pointer).collect();
         for pointer in [
             "/event_id",
             "/event_type",
@@ -325,23 +325,23 @@ mod tests {
         ] {
             assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
         }
-        assert_eq!(Envelope::read(&json!([1])).unwrap_err()[0].pointer, "");
+        assert_eq!(read(&json!([1])).unwrap_err()[0].pointer, "");
 
         let mut long = valid();
         for field in ["event_id", "event_type", "version", "timestamp"] {
             long[field] = json!(format!("2026-01-01T00:00:00Z{}", "x".repeat(100_000)));
         }
-        let errors = Envelope::read(&long).unwrap_err();
+        let errors = read(&long).unwrap_err();
         assert_eq!(errors.len(), 4);
         assert!(errors.iter().all(|e| e.message.len() <= MAX_MESSAGE_BYTES));
     }
 
     #[test]
     fn content_is_the_same_however_it_is_written_and_differs_when_it_differs() {
-        let envelope = Envelope::read(&valid()).unwrap();
+        let envelope = read(&valid()).unwrap();
         let hash = |data: &str| {
             let event = format!("{{\"data\":{data},\"timestamp\":\"ignored\"}}");
-            content_hash(&envelope, &serde_json::from_str(&event).unwrap())
+            content_hash(&envelope, &crate::json::parse(event.as_bytes(), 8).unwrap())
         };
         assert_eq!(
             hash(r#"{"a":1,"b":[2.5]}"#),
