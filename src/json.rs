@@ -16,7 +16,8 @@ use crate::text::bounded;
 
 /// Of a longer key, messages quote the beginning.
 const MAX_QUOTED_BYTES: usize = 128;
-/// Up to so many keys of one object are compared one by one to find a duplicate.
+/// Fewer fields than these are kept sorted as they come; moving them would cost more if there
+/// were many.
 const FEW_KEYS: usize = 16;
 /// Room for the fields of most objects, so that they need not move as they grow.
 const USUAL_KEYS: usize = 8;
@@ -235,30 +236,32 @@ impl<'de> Visitor<'de> for Strict<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node<'de>, A::Error> {
         let inner = self.enter()?;
         let mut fields: Vec<(Cow<'de, str>, Node<'de>)> = Vec::new();
-        // Of an object with many keys, all of them: looking each up costs no more than it should.
-        let mut seen: HashSet<Cow<'de, str>> = HashSet::new();
+        let mut keys = HashSet::new();
         while let Some(Key(key)) = map.next_key()? {
-            let is_new = if fields.len() < FEW_KEYS {
-                fields.iter().all(|(known, _)| *known != key)
+            // Where it goes, if it is not there yet.
+            let place = if fields.len() < FEW_KEYS {
+                fields.binary_search_by(|(known, _)| known.cmp(&key)).err()
             } else {
-                if seen.is_empty() {
-                    seen.extend(fields.iter().map(|(known, _)| known.clone()));
+                if keys.is_empty() {
+                    keys.extend(fields.iter().map(|(known, _)| known.clone()));
                 }
-                seen.insert(key.clone())
+                keys.insert(key.clone()).then_some(fields.len())
             };
-            if !is_new {
+            let Some(place) = place else {
                 self.fault.set(Fault::DuplicateKey);
                 let key = bounded(key.into_owned(), MAX_QUOTED_BYTES);
                 return Err(de::Error::custom(format_args!(
                     "key {key:?} appears twice in one object"
                 )));
-            }
+            };
             if fields.is_empty() {
                 fields.reserve_exact(USUAL_KEYS);
             }
-            fields.push((key, map.next_value_seed(inner)?));
+            fields.insert(place, (key, map.next_value_seed(inner)?));
         }
-        fields.sort_unstable_by(|(one, _), (two, _)| one.cmp(two));
+        if !keys.is_empty() {
+            fields.sort_unstable_by(|(one, _), (two, _)| one.cmp(two));
+        }
         Ok(Node::Object(Object(fields)))
     }
 }
