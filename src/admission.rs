@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Envelope, MAX_HOPS, content_hash};
-use crate::json::{self, JsonError};
+use crate::json::{self, JsonError, Node};
 use crate::routing::Config;
 use crate::schemas::{SchemaRefusal, Violation};
 
@@ -158,7 +158,7 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
         })
     };
     for field in ["expires_at", "deliver_at"] {
-        if value.get(field).is_some_and(|v| !v.is_null()) {
+        if value.get(field).is_some_and(|v| *v != Node::Null) {
             let error = format!("this version does not support {field}: publish without it");
             return refuse(Refusal::Unsupported, error, Vec::new());
         }
@@ -202,7 +202,7 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
 }
 
 /// A text of a bad envelope, short enough to be shown.
-fn readable(event: &serde_json::Value, field: &str) -> Option<String> {
+fn readable(event: &Node<'_>, field: &str) -> Option<String> {
     let text = event.get(field)?.as_str()?;
     Some(text.chars().take(128).collect())
 }

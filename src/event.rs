@@ -4,16 +4,18 @@
 //! it; workers read an [`Event`], whose `data` stays the text that was sent until a handler
 //! asks for it.
 
+use std::io::Write;
+
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::HandlerError;
 use crate::event_type::EventType;
+use crate::json::Node;
 use crate::text::bounded;
 
 /// Follow-up events that caused each other in a row; one more is refused as a loop.
@@ -21,6 +23,8 @@ pub const MAX_HOPS: u32 = 32;
 
 /// The longest message about one problem.
 const MAX_MESSAGE_BYTES: usize = 300;
+/// Room for what most events say.
+const USUAL_CONTENT_BYTES: usize = 1024;
 
 /// What the router needs to know of an event before it looks at its schema.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,40 +46,77 @@ pub struct EnvelopeError {
     pub message: String,
 }
 
+/// The fields of an event that its envelope is made of.
+#[derive(Default)]
+struct Found<'e> {
+    event_id: Option<&'e Node<'e>>,
+    event_type: Option<&'e Node<'e>>,
+    version: Option<&'e Node<'e>>,
+    timestamp: Option<&'e Node<'e>>,
+    correlation_id: Option<&'e Node<'e>>,
+    data: Option<&'e Node<'e>>,
+    causation_id: Option<&'e Node<'e>>,
+    key: Option<&'e Node<'e>>,
+    source: Option<&'e Node<'e>>,
+    traceparent: Option<&'e Node<'e>>,
+}
+
 impl Envelope {
     /// Reads the envelope of a parsed event; every problem, not the first.
-    pub fn read(event: &Value) -> Result<Self, Vec<EnvelopeError>> {
-        let Value::Object(fields) = event else {
+    pub fn read<'e>(event: &'e Node<'_>) -> Result<Self, Vec<EnvelopeError>> {
+        let Node::Object(fields) = event else {
             let message = "an event is a JSON object".to_owned();
             return Err(vec![EnvelopeError {
                 pointer: "",
                 message,
             }]);
         };
+        // One walk over the fields instead of a search for each of them.
+        let mut found = Found::default();
+        for (key, value) in fields.iter() {
+            let slot = match key {
+                "event_id" => &mut found.event_id,
+                "event_type" => &mut found.event_type,
+                "version" => &mut found.version,
+                "timestamp" => &mut found.timestamp,
+                "correlation_id" => &mut found.correlation_id,
+                "data" => &mut found.data,
+                "causation_id" => &mut found.causation_id,
+                "key" => &mut found.key,
+                "source" => &mut found.source,
+                "traceparent" => &mut found.traceparent,
+                _ => continue,
+            };
+            *slot = Some(value);
+        }
         let mut errors = Vec::new();
-        let mut text = |pointer: &'static str, expected: &str| match fields.get(&pointer[1..]) {
-            Some(Value::String(text)) => Some(text.as_str()),
-            Some(_) => {
-                errors.push(EnvelopeError {
-                    pointer,
-                    message: format!("must be {expected}"),
-                });
-                None
-            }
-            None => {
-                errors.push(EnvelopeError {
-                    pointer,
-                    message: format!("is missing: {expected}"),
-                });
-                None
-            }
+        let mut text = |pointer: &'static str, field: Option<&'e Node<'_>>, expected: &str| {
+            let message = match field {
+                Some(Node::String(text)) => return Some(&**text),
+                Some(_) => format!("must be {expected}"),
+                None => format!("is missing: {expected}"),
+            };
+            errors.push(EnvelopeError { pointer, message });
+            None
         };
-        let event_id = text("/event_id", "a UUID in a string");
-        let event_type = text("/event_type", "a type such as \"Order.Created\"");
-        let version = text("/version", "a version in a string, such as \"1\"");
-        let timestamp = text("/timestamp", "an RFC 3339 date-time");
-        let correlation_id = text("/correlation_id", "a UUID in a string");
-        if !matches!(fields.get("data"), Some(Value::Object(_))) {
+        let event_id = text("/event_id", found.event_id, "a UUID in a string");
+        let event_type = text(
+            "/event_type",
+            found.event_type,
+            "a type such as \"Order.Created\"",
+        );
+        let version = text(
+            "/version",
+            found.version,
+            "a version in a string, such as \"1\"",
+        );
+        let timestamp = text("/timestamp", found.timestamp, "an RFC 3339 date-time");
+        let correlation_id = text(
+            "/correlation_id",
+            found.correlation_id,
+            "a UUID in a string",
+        );
+        if !matches!(found.data, Some(Node::Object(_))) {
             errors.push(EnvelopeError {
                 pointer: "/data",
                 message: "must be an object".into(),
@@ -96,10 +137,15 @@ impl Envelope {
             let message = format!("is not an RFC 3339 date-time: {e}");
             wrong("/timestamp", bounded(message, MAX_MESSAGE_BYTES));
         }
-        for pointer in ["/causation_id", "/key", "/source", "/traceparent"] {
-            match fields.get(&pointer[1..]) {
-                None | Some(Value::Null) => {}
-                Some(Value::String(text))
+        for (pointer, field) in [
+            ("/causation_id", found.causation_id),
+            ("/key", found.key),
+            ("/source", found.source),
+            ("/traceparent", found.traceparent),
+        ] {
+            match field {
+                None | Some(Node::Null) => {}
+                Some(Node::String(text))
                     if pointer != "/causation_id" || Uuid::try_parse(text).is_ok() => {}
                 Some(_) if pointer == "/causation_id" => {
                     wrong(pointer, "must be a UUID in a string".into())
@@ -113,10 +159,11 @@ impl Envelope {
                 .ok()
         });
         let version = version.and_then(|t| {
+            // One way to write each number: no sign, no zero in front.
             let number = t
                 .parse()
                 .ok()
-                .filter(|v: &u32| *v > 0 && v.to_string() == t);
+                .filter(|_| t.starts_with(|c| c != '0' && c != '+'));
             if number.is_none() {
                 wrong(
                     "/version",
@@ -138,47 +185,56 @@ impl Envelope {
 
 /// Identifies what an event says: equal for the same type, version and data, whatever the
 /// order of keys and the white space. Two numbers are equal when they are the same double.
-pub fn content_hash(envelope: &Envelope, event: &Value) -> String {
-    let mut hash = Xxh3::new();
-    hash.update(envelope.event_type.as_str().as_bytes());
-    hash.update(&envelope.version.to_le_bytes());
-    hash_value(&mut hash, event.get("data").unwrap_or(&Value::Null));
-    format!("{:032x}", hash.digest128())
+///
+/// It is compared with marks that earlier versions left in Redis, so it may never change.
+pub fn content_hash(envelope: &Envelope, event: &Node<'_>) -> String {
+    let mut said = Vec::with_capacity(USUAL_CONTENT_BYTES);
+    said.extend_from_slice(envelope.event_type.as_str().as_bytes());
+    said.extend_from_slice(&envelope.version.to_le_bytes());
+    say(&mut said, event.get("data").unwrap_or(&Node::Null));
+    // The digits of a UUID are the fast way to write 128 bits.
+    Uuid::from_u128(xxh3_128(&said)).simple().to_string()
 }
 
-/// Each kind has a tag and each container its length, so that no two values feed the same bytes.
-fn hash_value(hash: &mut Xxh3, value: &Value) {
+/// Each kind has a tag and each container its length, so that no two values say the same bytes.
+fn say(said: &mut Vec<u8>, value: &Node<'_>) {
     let mut tagged = |tag: u8, len: usize| {
-        hash.update(&[tag]);
-        hash.update(&(len as u64).to_le_bytes());
+        said.push(tag);
+        said.extend_from_slice(&(len as u64).to_le_bytes());
     };
     match value {
-        Value::Null => tagged(0, 0),
-        Value::Bool(v) => tagged(1, usize::from(*v)),
-        Value::Number(v) => {
+        Node::Null => tagged(0, 0),
+        Node::Bool(v) => tagged(1, usize::from(*v)),
+        Node::Number(v) => {
+            tagged(2, 0);
+            let start = said.len();
             // 1 and 1.0 are the same double.
             let whole = v
                 .as_f64()
                 .filter(|f| v.is_f64() && f.fract() == 0.0 && f.abs() < 9e15);
-            let text = whole.map_or_else(|| v.to_string(), |f| (f as i64).to_string());
-            tagged(2, text.len());
-            hash.update(text.as_bytes());
+            // Writing to memory cannot fail.
+            let _ = match whole {
+                Some(whole) => write!(said, "{}", whole as i64),
+                None => write!(said, "{v}"),
+            };
+            let len = (said.len() - start) as u64;
+            said[start - 8..start].copy_from_slice(&len.to_le_bytes());
         }
-        Value::String(v) => {
+        Node::String(v) => {
             tagged(3, v.len());
-            hash.update(v.as_bytes());
+            said.extend_from_slice(v.as_bytes());
         }
-        Value::Array(items) => {
+        Node::Array(items) => {
             tagged(4, items.len());
-            items.iter().for_each(|item| hash_value(hash, item));
+            items.iter().for_each(|item| say(said, item));
         }
-        // serde_json's map is sorted by key.
-        Value::Object(fields) => {
+        // Sorted by key.
+        Node::Object(fields) => {
             tagged(5, fields.len());
-            for (key, item) in fields {
-                hash.update(&(key.len() as u64).to_le_bytes());
-                hash.update(key.as_bytes());
-                hash_value(hash, item);
+            for (key, item) in fields.iter() {
+                said.extend_from_slice(&(key.len() as u64).to_le_bytes());
+                said.extend_from_slice(key.as_bytes());
+                say(said, item);
             }
         }
     }
@@ -290,7 +346,11 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    fn read(event: &Value) -> Result<Envelope, Vec<EnvelopeError>> {
+        Envelope::read(&crate::json::parse(event.to_string().as_bytes(), 8).unwrap())
+    }
 
     fn valid() -> Value {
         json!({"event_id": "0190a8c0-0000-7000-8000-000000000001", "event_type": "Order.Created",
@@ -300,7 +360,7 @@ mod tests {
 
     #[test]
     fn reads_an_envelope_and_reports_every_problem() {
-        let envelope = Envelope::read(&valid()).unwrap();
+        let envelope = read(&valid()).unwrap();
         assert_eq!(
             (envelope.event_type.as_str(), envelope.version),
             ("Order.Created", 1)
@@ -308,11 +368,7 @@ mod tests {
 
         let bad = json!({"key": 5, "causation_id": "x", "event_id": 7, "event_type": "nope", "version": "01",
             "timestamp": "yesterday", "data": []});
-        let pointers: Vec<_> = Envelope::read(&bad)
-            .unwrap_err()
-            .iter()
-            .map(|e| e.pointer)
-            .collect();
+        let pointers: Vec<_> = read(&bad).unwrap_err().iter().map(|e| e.pointer).collect();
         for pointer in [
             "/event_id",
             "/event_type",
@@ -325,23 +381,23 @@ mod tests {
         ] {
             assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
         }
-        assert_eq!(Envelope::read(&json!([1])).unwrap_err()[0].pointer, "");
+        assert_eq!(read(&json!([1])).unwrap_err()[0].pointer, "");
 
         let mut long = valid();
         for field in ["event_id", "event_type", "version", "timestamp"] {
             long[field] = json!(format!("2026-01-01T00:00:00Z{}", "x".repeat(100_000)));
         }
-        let errors = Envelope::read(&long).unwrap_err();
+        let errors = read(&long).unwrap_err();
         assert_eq!(errors.len(), 4);
         assert!(errors.iter().all(|e| e.message.len() <= MAX_MESSAGE_BYTES));
     }
 
     #[test]
     fn content_is_the_same_however_it_is_written_and_differs_when_it_differs() {
-        let envelope = Envelope::read(&valid()).unwrap();
+        let envelope = read(&valid()).unwrap();
         let hash = |data: &str| {
             let event = format!("{{\"data\":{data},\"timestamp\":\"ignored\"}}");
-            content_hash(&envelope, &serde_json::from_str(&event).unwrap())
+            content_hash(&envelope, &crate::json::parse(event.as_bytes(), 8).unwrap())
         };
         assert_eq!(
             hash(r#"{"a":1,"b":[2.5]}"#),

@@ -40,11 +40,12 @@ impl EventType {
         if name.len() > MAX_EVENT_TYPE_BYTES {
             return Err(InvalidEventType::TooLong);
         }
-        let count = name.split('.').count();
+        let segments = || name.as_bytes().split(|byte| *byte == b'.');
+        let count = segments().count();
         if !SEGMENTS.contains(&count) {
             return Err(InvalidEventType::Segments(count));
         }
-        match name.split('.').position(|segment| !is_segment(segment)) {
+        match segments().position(|segment| !is_segment(segment)) {
             Some(at) => Err(InvalidEventType::Segment(at + 1)),
             None => Ok(Self(Arc::from(name))),
         }
@@ -69,9 +70,8 @@ impl Borrow<str> for EventType {
     }
 }
 
-fn is_segment(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text.chars().all(|c| c.is_ascii_alphanumeric())
+fn is_segment(text: &[u8]) -> bool {
+    text.first().is_some_and(u8::is_ascii_alphabetic) && text.iter().all(u8::is_ascii_alphanumeric)
 }
 
 /// Selects event types: a plain name, `*` for exactly one segment, a trailing `**` for one or more.
@@ -123,7 +123,7 @@ impl Pattern {
             segments.push(match segment {
                 "*" => None,
                 "**" => return Err(InvalidPattern::OpenInside),
-                name if is_segment(name) => Some(Box::from(name)),
+                name if is_segment(name.as_bytes()) => Some(Box::from(name)),
                 _ => return Err(InvalidPattern::Segment(at + 1)),
             });
         }

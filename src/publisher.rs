@@ -61,11 +61,7 @@ impl Publisher {
         let mut rest = events;
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(chunk_len(rest));
-            let mut pipeline = redis::pipe();
-            for event in chunk {
-                let add = pipeline.cmd("XADD").arg(&self.inbox).arg("*");
-                add.arg(StreamField::EVENT).arg(event.as_slice());
-            }
+            let pipeline = appends(&self.inbox, chunk);
             let ids: Vec<EntryId> = self
                 .link
                 .run(|mut c| async move { pipeline.query_async(&mut c).await })
@@ -84,6 +80,16 @@ impl Publisher {
         let ids = self.publish(&[serde_json::to_vec(event)?]).await?;
         Ok(ids.into_iter().next().unwrap_or_default())
     }
+}
+
+/// The commands that append these events, of one round trip.
+pub fn appends(inbox: &str, events: &[Vec<u8>]) -> redis::Pipeline {
+    let mut pipeline = redis::pipe();
+    for event in events {
+        let add = pipeline.cmd("XADD").arg(inbox).arg("*");
+        add.arg(StreamField::EVENT).arg(event.as_slice());
+    }
+    pipeline
 }
 
 /// How many of `events` go into one round trip: at least one.

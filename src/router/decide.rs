@@ -6,15 +6,10 @@ use crate::routing::Config;
 use crate::store::{EntryId, Fields, Routed, StreamField};
 
 /// An admitted event with the length of its chain of follow-ups, or why it is refused.
-pub(super) type Verdict = Result<(Admitted, u32), Rejection>;
+pub type Verdict = Result<(Admitted, u32), Rejection>;
 
 /// Turns a verdict into what the script does. `targets` collects the domain streams of the batch.
-pub(super) fn decide(
-    id: EntryId,
-    fields: Fields,
-    verdict: Verdict,
-    targets: &mut Vec<String>,
-) -> Routed {
+pub fn decide(id: EntryId, fields: Fields, verdict: Verdict, targets: &mut Vec<String>) -> Routed {
     match verdict {
         Ok((admitted, hops)) => {
             let event = fields
@@ -50,7 +45,7 @@ pub(super) fn might_pass_with_newer_config(verdict: &Verdict) -> bool {
 }
 
 /// Judges an entry: the one place where its event is parsed.
-pub(super) fn examine(fields: &Fields, config: &Config) -> Verdict {
+pub fn examine(fields: &Fields, config: &Config) -> Verdict {
     let odd = |what: &str| Rejection {
         code: Refusal::BadEnvelope,
         error: format!("the entry has {what}: XADD inbox * event '<json>'"),

@@ -14,6 +14,7 @@ mod run;
 
 use std::time::Duration;
 
+pub use decide::{Verdict, decide, examine};
 pub use run::{RouterError, RouterOptions, run};
 
 /// How long a router may hold entries of the inbox without a sign of life. A batch takes

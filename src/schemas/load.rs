@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use jsonschema::json::Json;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 
@@ -81,22 +82,23 @@ pub(super) fn load_file(
                 in_schema(path, &pointer, message, "write the schema as draft-07 asks")
             }),
     );
-    let validator = if problems.is_empty() {
-        compile(path, &schema)
+    let validators = if problems.is_empty() {
+        compile(path, &schema).and_then(|judge| Ok((judge, compile(path, &schema)?)))
     } else {
         Err(None)
     };
-    match (named, validator, problems.is_empty()) {
-        (Ok((event_type, version)), Ok(validator), true) => {
+    match (named, validators, problems.is_empty()) {
+        (Ok((event_type, version)), Ok((judge, explain)), true) => {
             let compiled = Compiled {
                 version,
-                validator,
+                judge,
+                explain,
                 recursion: effort::recursion(&schema),
             };
             Ok((event_type, compiled))
         }
-        (named, validator, _) => {
-            problems.extend(validator.err().flatten());
+        (named, validators, _) => {
+            problems.extend(validators.err().flatten());
             Err(named.err().into_iter().chain(problems).collect())
         }
     }
@@ -107,11 +109,11 @@ fn in_schema(path: &Path, pointer: &str, message: impl fmt::Display, fix: &str) 
     Problem::error(path, format!("at {pointer}: {message}"), fix)
 }
 
-fn compile(path: &Path, schema: &Value) -> Result<Validator, Option<Problem>> {
+fn compile<F: Json>(path: &Path, schema: &Value) -> Result<Validator<F>, Option<Problem>> {
     let patterns = PatternOptions::regex()
         .size_limit(MAX_PATTERN_BYTES)
         .dfa_size_limit(MAX_PATTERN_BYTES);
-    jsonschema::options()
+    jsonschema::options_for::<F>()
         .with_draft(Draft::Draft7)
         .offline()
         .with_pattern_options(patterns)

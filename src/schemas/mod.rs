@@ -4,6 +4,7 @@
 //! followed: nothing is ever fetched, neither from the network nor from another file.
 
 mod effort;
+mod instance;
 mod load;
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,10 @@ use serde_json::Value;
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
+use self::instance::Instance;
 use self::load::{file_names, load_file};
 use crate::event_type::EventType;
+use crate::json::Node;
 use crate::routing::{Problem, read_bounded};
 use crate::text::bounded;
 
@@ -42,7 +45,11 @@ pub struct SchemaSet {
 #[derive(Debug)]
 struct Compiled {
     version: u32,
-    validator: Validator,
+    /// Looks at events as they were parsed.
+    judge: Validator<Instance>,
+    /// Says what is wrong with those that are refused. What it collects refers to values of the
+    /// event, which in the other representation would each be a copy.
+    explain: Validator,
     /// How many of its references lead back to themselves.
     recursion: usize,
 }
@@ -173,7 +180,7 @@ impl SchemaSet {
         &self,
         event_type: &str,
         version: u32,
-        event: &Value,
+        event: &Node<'_>,
     ) -> Result<(), SchemaRefusal> {
         let versions = self
             .by_type
@@ -184,10 +191,10 @@ impl SchemaSet {
             return Err(SchemaRefusal::UnknownVersion { known });
         };
         // The common case does not collect anything.
-        let validator = &compiled.validator;
-        if validator.is_valid(event) {
+        if compiled.judge.is_valid(event) {
             return Ok(());
         }
+        let event = &event.to_value();
         if !effort::is_affordable(event, compiled.recursion) {
             return Err(SchemaRefusal::Violations(vec![Violation {
                 pointer: String::new(),
@@ -197,7 +204,8 @@ impl SchemaSet {
                         .to_owned(),
             }]));
         }
-        let violations = validator
+        let violations = compiled
+            .explain
             .iter_errors(event)
             .take(MAX_VIOLATIONS)
             .map(violation)

@@ -5,6 +5,7 @@
 
 pub mod entry;
 pub mod envelope;
+pub mod json;
 pub mod routing_yaml;
 pub mod schema;
 

@@ -1,10 +1,13 @@
 //! Schemas: any text becomes a schema or problems; any value is then judged in bounded time and
 //! with a bounded answer.
 
-use serde_json::Value;
+use jsonschema::{Draft, PatternOptions};
+use streamfleet::json::{Node, parse};
 use streamfleet::schemas::{SchemaRefusal, SchemaSet};
 
 use super::{in_bounded_time, is_printable, says_something};
+
+const MAX_DEPTH: usize = 64;
 
 /// Loads a schema and holds a value against it.
 pub fn check(schema: &[u8], instance: &[u8]) {
@@ -22,7 +25,7 @@ pub fn check(schema: &[u8], instance: &[u8]) {
             return;
         }
     };
-    let Ok(value) = serde_json::from_slice::<Value>(instance) else {
+    let Ok(value) = parse(instance, MAX_DEPTH) else {
         return;
     };
     let judge = || set.validate("Any.Thing", 1, &value);
@@ -40,4 +43,26 @@ pub fn check(schema: &[u8], instance: &[u8]) {
         Err(other) => panic!("{other}"),
     }
     assert_eq!(judge(), first, "the same value, the same answer");
+    assert_eq!(plainly(schema, &value), first.is_ok());
+}
+
+/// The answer of the validator to the event in its own representation.
+fn plainly(schema: &[u8], value: &Node<'_>) -> bool {
+    let is_uuid = |text: &str| {
+        let hyphens = [8, 13, 18, 23];
+        let fits = |(at, byte): (usize, u8)| match hyphens.contains(&at) {
+            true => byte == b'-',
+            false => byte.is_ascii_hexdigit(),
+        };
+        text.len() == 36 && text.bytes().enumerate().all(fits)
+    };
+    jsonschema::options()
+        .with_draft(Draft::Draft7)
+        .offline()
+        .with_pattern_options(PatternOptions::regex())
+        .should_validate_formats(true)
+        .with_format("uuid", is_uuid)
+        .build(&serde_json::from_slice(schema).expect("it was loaded"))
+        .expect("it was loaded")
+        .is_valid(&value.to_value())
 }

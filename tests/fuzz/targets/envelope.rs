@@ -5,4 +5,7 @@
 #[allow(dead_code)]
 mod properties;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::envelope::check(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    properties::json::check(bytes);
+    properties::envelope::check(bytes);
+});

@@ -97,6 +97,56 @@ fn events() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// JSON of all kinds, with many keys and few, spaced and escaped in all ways, sometimes broken.
+fn json_texts() -> impl Strategy<Value = Vec<u8>> {
+    let leaf = prop_oneof![
+        4 => select(&NASTY_JSON[..]).prop_map(str::to_owned),
+        2 => any::<f64>().prop_map(|number| number.to_string()),
+        1 => any::<i64>().prop_map(|number| number.to_string()),
+        1 => (any::<u64>(), -400..400_i32).prop_map(|(n, e)| format!("{n}e{e}")),
+        2 => ".{0,20}".prop_map(|text| serde_json::to_string(&text).unwrap()),
+        1 => "[ -~]{0,6}",
+        // Few keys and many, in no order, and perhaps one of them again.
+        1 => (1..40_usize, any::<prop::sample::Index>(), any::<bool>()).prop_map(|(count, at, again)| {
+            let again = again.then(|| at.index(count));
+            let keys = (0..count).chain(again).map(|n| n * 7 % 41);
+            let fields: Vec<_> = keys.map(|n| format!("\"k{n}\":{n}")).collect();
+            format!("{{{}}}", fields.join(","))
+        }),
+    ];
+    let key = prop_oneof![
+        4 => "[a-e]{1,2}".prop_map(|key| format!("\"{key}\"")),
+        1 => "[a-e]".prop_map(|key| format!("\"\\u00{:02x}\"", key.as_bytes()[0])),
+        1 => ".{0,4}".prop_map(|key| serde_json::to_string(&key).unwrap()),
+    ];
+    let text = leaf.prop_recursive(5, 80, 24, move |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..6).prop_map(|items| format!("[{}]", items.join(", "))),
+            vec((key.clone(), inner), 0..24).prop_map(|fields| {
+                let fields: Vec<_> = fields.iter().map(|(k, v)| format!("{k} :{v}")).collect();
+                format!("{{\n{}}}", fields.join(","))
+            }),
+        ]
+    });
+    let cut = any::<prop::sample::Index>();
+    (text, any::<bool>(), 0..8_u8, cut, any::<u8>()).prop_map(|(text, whole, how, cut, byte)| {
+        let text = if whole {
+            format!("{{\"data\":{text}}}")
+        } else {
+            text
+        };
+        let mut bytes = text.into_bytes();
+        let at = cut.index(bytes.len() + 1);
+        match how {
+            0 => bytes.truncate(at),
+            1 => bytes.insert(at, byte),
+            2 if at < bytes.len() => bytes[at] = byte,
+            _ => {}
+        }
+        bytes
+    })
+}
+
 fn field_texts() -> impl Strategy<Value = Vec<u8>> {
     let known = [
         "event",
@@ -331,6 +381,16 @@ proptest! {
     #[test]
     fn any_bytes_are_no_event_and_no_panic(bytes in vec(any::<u8>(), 0..300)) {
         properties::envelope::check(&bytes);
+    }
+
+    #[test]
+    fn an_event_is_parsed_as_serde_json_would(event in events()) {
+        properties::json::check(&event);
+    }
+
+    #[test]
+    fn any_json_is_parsed_as_serde_json_would(text in json_texts()) {
+        properties::json::check(&text);
     }
 
     #[test]
