@@ -22,6 +22,7 @@ mod ledger;
 mod mutants;
 mod operator;
 mod outages;
+mod peers;
 mod readme;
 mod retries;
 mod routing;
