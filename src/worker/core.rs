@@ -15,7 +15,7 @@ use super::execute::execute;
 use super::handler::{Environment, Handler};
 use super::held::Held;
 use super::renew;
-use super::settle::End;
+use super::settle::{End, Settlers};
 use super::throttle::Throttle;
 use crate::failpoint::failpoint;
 use crate::fleet::Identity;
@@ -36,6 +36,8 @@ pub struct Stop {
 pub(crate) struct Source {
     pub(crate) name: Arc<str>,
     pub(crate) holder: Arc<Holder>,
+    /// To its settler.
+    pub(crate) ends: mpsc::Sender<End>,
     /// The larger of our lease and the one that the group was created with.
     pub(crate) lease: Duration,
     /// Older entries were routed before the group existed: our own routes judge them.
@@ -59,7 +61,7 @@ pub(crate) struct Core<H> {
     pub(crate) concurrency: usize,
     pub(crate) held: Held,
     pub(crate) throttle: Throttle,
-    pub(crate) ends: mpsc::Sender<End>,
+    pub(crate) settlers: Arc<Settlers>,
     pub(crate) due: DueTimes,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: Stop,
@@ -76,6 +78,7 @@ impl<H: Handler> Core<H> {
     ) -> Delivery {
         Delivery {
             holder: source.holder.clone(),
+            ends: source.ends.clone(),
             stream: source.name.clone(),
             fence,
             fields,

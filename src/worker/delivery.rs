@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use super::held::HeldGuard;
+use super::settle::End;
 use crate::error::Failure;
 use crate::retry::Backoff;
 use crate::store::{Fence, Fields, Holder, StreamField};
@@ -18,6 +20,8 @@ const MAX_ERROR: usize = 2_000;
 /// One entry in our hands.
 pub(crate) struct Delivery {
     pub(crate) holder: Arc<Holder>,
+    /// To the settler of its stream.
+    pub(crate) ends: mpsc::Sender<End>,
     /// Name of the stream, without namespace.
     pub(crate) stream: Arc<str>,
     pub(crate) fence: Fence,

@@ -1,19 +1,22 @@
 //! One delivery in one slot: run the handler, then settle by what it returned.
 
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::task::JoinError;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::core::Core;
 use super::delivery::{Delivery, GivenUp, Next, Start, after_failure, truncate};
 use super::handler::{Context, Effects, Handler};
-use super::settle::{Ack, Answer, End, EndsWith, report, until_answered};
+use super::settle::{Ack, Answer, End, report, until_answered};
 use crate::error::{Failure, HandlerError};
 use crate::event::Event;
 use crate::failpoint::failpoint;
@@ -122,7 +125,10 @@ fn read_event(delivery: &Delivery) -> Result<Event, String> {
 }
 
 impl<H: Handler> Core<H> {
-    /// Runs the handler in a task of its own, so that a panic is a failure and not a crash.
+    /// Runs the handler; a panic is a failure and not a crash. Most handlers hardly wait: what
+    /// ends at its first step needs no task of its own and no timer. One that never lets go of
+    /// its first step cannot be interrupted; its lease is left to run out, and what it was
+    /// handling comes back as having lost its worker.
     async fn run_handler(
         self: &Arc<Self>,
         delivery: &Delivery,
@@ -134,29 +140,33 @@ impl<H: Handler> Core<H> {
         let stop = self.stop.reading.clone();
         let cx = Context::new(self.env.clone(), config, event.clone(), attempt, stop);
         let (core, event) = (self.clone(), event.clone());
-        let handling = tokio::spawn(async move {
+        let handling = async move {
             let mut cx = Box::new(cx);
             failpoint!("worker.handling");
             let result = core.handler.handle(&event, &mut cx).await;
             failpoint!("worker.handled");
             (result, cx)
-        });
-        let abort = handling.abort_handle();
-        let mut handling = pin!(handling);
-        let ran = tokio::select! {
+        };
+        let mut handling = Box::pin(AssertUnwindSafe(handling).catch_unwind());
+        delivery.guard.renew_until(Some(Instant::now() + timeout));
+        let first = poll_fn(|task| Poll::Ready(handling.as_mut().poll(task))).await;
+        delivery.guard.renew_until(None);
+        if let Poll::Ready(ended) = first {
+            return ran(ended);
+        }
+        let mut handling = AbortOnDropHandle::new(tokio::spawn(handling));
+        tokio::select! {
             biased;
             joined = &mut handling => match joined {
-                Ok((result, cx)) => Ran::Returned(result, cx),
-                Err(error) => Ran::Failed(panicked(error)),
+                Ok(ended) => ran(ended),
+                Err(error) => Ran::Failed(HandlerError::retry(error)),
             },
             () = delivery.guard.lost.cancelled() => Ran::Lost,
             () = self.stop.now.cancelled() => Ran::Interrupted,
             () = tokio::time::sleep(timeout) => {
                 Ran::Failed(HandlerError::retry(format_args!("timed out after {timeout:?}")))
             }
-        };
-        abort.abort();
-        ran
+        }
     }
 
     async fn mark_started(&self, delivery: &mut Delivery, starts: u32) -> Option<Settled> {
@@ -172,23 +182,19 @@ impl<H: Handler> Core<H> {
     /// for a stream that cannot be settled than there are slots.
     async fn acknowledge(&self, delivery: Delivery, slot: OwnedSemaphorePermit) {
         let Delivery {
-            holder,
+            ends,
             fence,
             troubled,
             guard,
             ..
         } = delivery;
-        if let Ok(place) = self.ends.reserve().await {
+        if let Ok(place) = ends.reserve().await {
             drop(slot);
-            let ack = Ack {
+            place.send(End::Ack(Ack {
                 fence,
                 troubled,
                 guard: Some(guard),
-            };
-            place.send(End {
-                holder,
-                what: EndsWith::Ack(ack),
-            });
+            }));
         }
     }
 
@@ -202,11 +208,8 @@ impl<H: Handler> Core<H> {
         let mut refused = 0;
         loop {
             let (answer, answered) = oneshot::channel();
-            let end = End {
-                holder: delivery.holder.clone(),
-                what: EndsWith::Commit((request.clone(), answer)),
-            };
-            self.ends.send(end).await.ok()?;
+            let end = End::Commit((request.clone(), answer));
+            delivery.ends.send(end).await.ok()?;
             let Answer { value, resent } = answered.await.ok()?;
             failpoint!("worker.committed");
             match value {
@@ -376,14 +379,18 @@ fn first(answers: Vec<Settled>) -> Settled {
     answers.into_iter().next().unwrap_or(Settled::Gone)
 }
 
-fn panicked(error: JoinError) -> HandlerError {
-    let message = match error.try_into_panic() {
-        Ok(panic) => match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-            (Some(text), _) => format!("panicked: {text}"),
-            (_, Some(text)) => format!("panicked: {text}"),
-            _ => "panicked".to_owned(),
-        },
-        Err(error) => error.to_string(),
+/// What a handler returned, or the panic that ended it.
+type Ended = std::thread::Result<(Result<(), HandlerError>, Box<Context>)>;
+
+fn ran(ended: Ended) -> Ran {
+    let panic = match ended {
+        Ok((result, cx)) => return Ran::Returned(result, cx),
+        Err(panic) => panic,
     };
-    HandlerError::retry(message)
+    let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => format!("panicked: {text}"),
+        (_, Some(text)) => format!("panicked: {text}"),
+        _ => "panicked".to_owned(),
+    };
+    Ran::Failed(HandlerError::retry(message))
 }

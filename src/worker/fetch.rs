@@ -16,7 +16,7 @@ use super::WorkerError;
 use super::core::{Core, Source};
 use super::delivery::Delivery;
 use super::handler::Handler;
-use super::settle::{Ack, End, EndsWith};
+use super::settle::{Ack, End};
 use crate::failpoint::failpoint;
 use crate::fleet::{self, MembershipLost, WantedGroup};
 use crate::retry::RECONNECT;
@@ -98,11 +98,16 @@ impl<H: Handler> Core<H> {
                 permit = self.slots.acquire() => permit.ok()?,
             };
             drop(permit);
-            let free = self.slots.available_permits();
+            // Reads of a few entries cost as much as those of many: what is just ending may end
+            // first. Nobody waits for what takes longer than this thread's turn.
+            let mut free = 0;
+            while self.slots.available_permits() > free && free < self.concurrency {
+                free = self.slots.available_permits();
+                tokio::task::yield_now().await;
+            }
             if free > 0 {
                 return Some(self.throttle.allowance(free));
             }
-            tokio::task::yield_now().await;
         }
     }
 
@@ -127,13 +132,10 @@ impl<H: Handler> Core<H> {
             troubled,
             guard: None,
         };
-        let end = End {
-            holder: source.holder.clone(),
-            what: EndsWith::Ack(ack),
-        };
+
         // Not sent, it stays pending and is skipped by whoever claims it.
         tokio::select! {
-            sent = self.ends.send(end) => debug_assert!(sent.is_ok()),
+            sent = source.ends.send(End::Ack(ack)) => debug_assert!(sent.is_ok()),
             () = self.stop.now.cancelled() => {}
         }
     }

@@ -4,18 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::core::{Core, DueTimes, Source, Stop};
 use super::handler::{Environment, Handler};
 use super::held::Held;
+use super::settle::Settlers;
 use super::throttle::Throttle;
-use super::{fetch, reclaim, renew, settle};
+use super::{fetch, reclaim, renew};
 use crate::failpoint::failpoint;
 use crate::fleet::{self, Identity, MembershipLost, WantedGroup};
 use crate::routing::{Config, SubscriberSettings};
-use crate::store::{Keys, Link, Redis, StoreError};
+use crate::store::{Holder, Keys, Link, Redis, StoreError};
 
 /// Why a worker ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +86,13 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     )
     .await?;
     failpoint!("worker.announced");
-    let sources = load_sources(&link, &keys, &wanted, settings.lease, &identity).await?;
+    let settlers = Arc::new(Settlers::new(
+        link.clone(),
+        keys.inbox(),
+        4 * settings.concurrency.max(64),
+        stop.now.clone(),
+    ));
+    let sources = load_sources(&link, &keys, &wanted, settings.lease, &identity, &settlers).await?;
     // A name that was merely free may be that of a live process that Redis lost sight of in an
     // outage; only a name that was given is ours by right.
     if name.is_some() {
@@ -100,7 +107,6 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let after_outage = uptime.is_none_or(|uptime| uptime < settings.lease);
 
     let (settings_tx, settings_rx) = watch::channel(settings.clone());
-    let (ends, end_queue) = mpsc::channel(4 * settings.concurrency.max(64));
     let core = Arc::new(Core {
         handler,
         env: Arc::new(Environment {
@@ -119,7 +125,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         concurrency: settings.concurrency,
         held: Held::default(),
         throttle: Throttle::default(),
-        ends,
+        settlers: settlers.clone(),
         due: DueTimes::default(),
         tasks: TaskTracker::new(),
         stop: stop.clone(),
@@ -131,12 +137,6 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         settings.lease,
         renewing.clone(),
     )?;
-    let settling = tokio::spawn(settle::run(
-        end_queue,
-        link.clone(),
-        keys.inbox(),
-        stop.now.clone(),
-    ));
     let mut reclaiming = tokio::spawn(reclaim::run(core.clone(), after_outage));
     let reloading = tokio::spawn(reload(core.clone(), config, settings_tx));
     tracing::info!(
@@ -191,9 +191,12 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     core.tasks.close();
     core.tasks.wait().await;
     let sources = core.sources.borrow().clone();
+    let streams = sources.iter().map(|s| (s.name.clone(), s.holder.clone()));
+    let streams: Vec<_> = streams.collect();
+    drop(sources);
     drop(reloading.await);
-    drop(core); // closes the queue of what is to be settled
-    let flushed = tokio::time::timeout(Duration::from_secs(5), settling).await;
+    drop(core); // nobody can queue any more
+    let flushed = tokio::time::timeout(Duration::from_secs(5), settlers.finish()).await;
     deadline.abort();
     renewing.cancel();
     alive.abort();
@@ -202,7 +205,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
             "some acknowledgements were not answered: these deliveries may be handled again (they asked for no effects)"
         );
     }
-    leave(&link, &keys, &sources, &identity, &outcome).await;
+    leave(&link, &keys, &streams, &identity, &outcome).await;
     outcome
 }
 
@@ -220,6 +223,7 @@ async fn load_sources(
     wanted: &[WantedGroup],
     own_lease: Duration,
     identity: &Identity,
+    settlers: &Settlers,
 ) -> Result<Vec<Source>, StoreError> {
     let records = fleet::group_records(link, keys).await?;
     let mut names: Vec<String> = wanted.iter().map(|w| w.stream.clone()).collect();
@@ -237,13 +241,11 @@ async fn load_sources(
         .map(|name| {
             let record = records.get(&(name.clone(), identity.subscriber.clone()));
             let known = record.map_or(Duration::ZERO, |r| Duration::from_millis(r.lease_ms));
+            let (me, consumer) = (&identity.subscriber, identity.consumer());
+            let holder = Arc::new(fleet::holder(keys, &name, me, &consumer));
             Source {
-                holder: Arc::new(fleet::holder(
-                    keys,
-                    &name,
-                    &identity.subscriber,
-                    &identity.consumer(),
-                )),
+                ends: settlers.queue(&holder),
+                holder,
                 lease: own_lease.max(known),
                 joined: record.map(|r| r.joined).unwrap_or_default(),
                 name: name.into(),
@@ -280,7 +282,15 @@ async fn reload<H: Handler>(
             |_| core.stop.reading.is_cancelled(),
             |_| async {
                 fleet::ensure_groups(link, keys, &wanted).await?;
-                load_sources(link, keys, &wanted, core.lease, &core.identity).await
+                load_sources(
+                    link,
+                    keys,
+                    &wanted,
+                    core.lease,
+                    &core.identity,
+                    &core.settlers,
+                )
+                .await
             },
         );
         match applied.await {
@@ -298,7 +308,7 @@ async fn reload<H: Handler>(
 async fn leave(
     link: &Link,
     keys: &Keys,
-    sources: &[Source],
+    streams: &[(Arc<str>, Arc<Holder>)],
     identity: &Identity,
     outcome: &Result<(), WorkerError>,
 ) {
@@ -308,12 +318,12 @@ async fn leave(
     failpoint!("worker.leaving");
     let consumer = identity.consumer();
     let leaving = async {
-        for source in sources {
-            let (holder, consumer) = (source.holder.clone(), consumer.as_str());
+        for (stream, holder) in streams {
+            let consumer = consumer.as_str();
             let dropped =
                 link.run(|mut c| async move { holder.drop_consumer(&mut c, consumer).await });
             if let Err(error) = dropped.await {
-                tracing::debug!(%error, stream = &*source.name, "the janitor will remove the consumer");
+                tracing::debug!(%error, stream = &**stream, "the janitor will remove the consumer");
             }
         }
         identity.withdraw(link, keys).await

@@ -6,14 +6,14 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::held::HeldGuard;
 use crate::failpoint::failpoint;
@@ -26,12 +26,7 @@ use crate::store::{
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 
 /// The end of a delivery, on its way to Redis.
-pub(crate) struct End {
-    pub(crate) holder: Arc<Holder>,
-    pub(crate) what: EndsWith,
-}
-
-pub(crate) enum EndsWith {
+pub(crate) enum End {
     /// Nothing but the acknowledgement, which nobody waits for.
     Ack(Ack),
     /// Effects as well.
@@ -98,34 +93,56 @@ where
     }
 }
 
-/// Sends what ends deliveries until the channel is closed: one task per stream, so that streams
-/// wait for each other only when the queue of one is full.
-pub(crate) async fn run(
-    mut ends: mpsc::Receiver<End>,
+/// A queue to the settler of each stream: streams do not wait for each other.
+pub(crate) struct Settlers {
     link: Link,
     inbox: String,
+    /// Of each queue.
+    capacity: usize,
     stop: CancellationToken,
-) {
-    let mut streams: HashMap<String, mpsc::Sender<End>> = HashMap::new();
-    let mut tasks = JoinSet::new();
-    while let Some(end) = ends.recv().await {
-        let stream = streams.entry(end.holder.stream.clone()).or_insert_with(|| {
-            let (sender, receiver) = mpsc::channel(ends.max_capacity());
+    queues: Mutex<HashMap<String, mpsc::Sender<End>>>,
+    tasks: TaskTracker,
+}
+
+impl Settlers {
+    pub(crate) fn new(link: Link, inbox: String, capacity: usize, stop: CancellationToken) -> Self {
+        Self {
+            link,
+            inbox,
+            capacity,
+            stop,
+            queues: Mutex::default(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// The queue of a stream; its settler is started when it is asked for the first time.
+    pub(crate) fn queue(&self, holder: &Arc<Holder>) -> mpsc::Sender<End> {
+        // Nothing in here can panic half-way.
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = queues.entry(holder.stream.clone()).or_insert_with(|| {
+            let (sender, receiver) = mpsc::channel(self.capacity);
             let settler = Settler {
-                holder: end.holder.clone(),
-                link: link.clone(),
-                inbox: inbox.clone(),
-                stop: stop.clone(),
+                holder: holder.clone(),
+                link: self.link.clone(),
+                inbox: self.inbox.clone(),
+                stop: self.stop.clone(),
             };
-            tasks.spawn(settler.run(receiver));
+            self.tasks.spawn(settler.run(receiver));
             sender
         });
-        // The receiver lives until its sender is dropped.
-        let sent = stream.send(end).await;
-        debug_assert!(sent.is_ok());
+        queue.clone()
     }
-    drop(streams);
-    tasks.join_all().await;
+
+    /// Ends when all that was queued is settled, and nobody can queue any more.
+    pub(crate) async fn finish(&self) {
+        self.queues
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 /// Settles the deliveries of one stream: what came in while a call was under way goes out
@@ -144,9 +161,9 @@ impl Settler {
         while ends.recv_many(&mut batch, BATCH).await > 0 {
             let (mut acks, mut commits) = (Vec::new(), Vec::new());
             for end in batch.drain(..) {
-                match end.what {
-                    EndsWith::Ack(ack) => acks.push(ack),
-                    EndsWith::Commit(commit) => commits.push(commit),
+                match end {
+                    End::Ack(ack) => acks.push(ack),
+                    End::Commit(commit) => commits.push(commit),
                 }
             }
             // The scripts want them in the order of their IDs.
