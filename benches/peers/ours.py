@@ -58,12 +58,15 @@ def costs(*samples, seconds=None):
 
 
 def rows(redis, events, size, services):
-    """The worker alone, and the whole."""
-    program = build()
-    one = bench(program, redis, events, size, 1, ["publish", "route", "handle", "end-to-end"])
-    three = bench(program, redis, events, size, services, ["end-to-end"])["end-to-end"]
-    publish, whole = one["publish"], one["end-to-end"]
+    """The whole, and the worker alone."""
     shared = {"key": KEY, "version": version(), "events": events, "guarantee": GUARANTEE, "problem": None}
+    try:
+        program = build()
+        one = bench(program, redis, events, size, 1, ["publish", "route", "handle", "end-to-end"])
+        three = bench(program, redis, events, size, services, ["end-to-end"])["end-to-end"]
+    except (subprocess.CalledProcessError, OSError) as error:
+        return [{**shared, "name": "streamfleet", "settings": "", "problem": str(error)}]
+    publish, whole = one["publish"], one["end-to-end"]
     produce = costs(publish)
     return [
         {

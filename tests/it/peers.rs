@@ -30,12 +30,17 @@ fn every_version_is_pinned_and_from_whatever_registry_is_configured() {
         assert!(names.contains(&name), "{name} is not in {names:?}");
     }
     for (name, version) in listed {
-        let exact = version.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c));
+        let exact = version
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-.".contains(c));
         assert!(exact, "{name} {version}");
     }
     for file in ["faststream.txt", "celery.txt"] {
         for line in read(format!("benches/peers/python/{file}")).lines() {
-            assert!(line.contains("==") && !line.contains("://"), "{file}: {line}");
+            assert!(
+                line.contains("==") && !line.contains("://"),
+                "{file}: {line}"
+            );
         }
     }
     let lock = read("benches/peers/node/package-lock.json");
@@ -61,7 +66,14 @@ fn the_page_shows_the_newest_results() {
         newest.display()
     );
     let listed = output(Command::new("benches/peers/run").arg("--list"));
-    for version in listed.lines().filter_map(|l| l.split_once(' ')).map(|(_, v)| v) {
-        assert!(read(PAGE).contains(&format!(" {version} |")), "measure {version} again");
+    for version in listed
+        .lines()
+        .filter_map(|l| l.split_once(' '))
+        .map(|(_, v)| v)
+    {
+        assert!(
+            read(PAGE).contains(&format!(" {version} |")),
+            "measure {version} again"
+        );
     }
 }
