@@ -21,8 +21,10 @@ NOTES = """\
   Redis share the same cores. Peak MB is the resident memory of the consumer.
 - For three services there are three consumer processes; µs are those of publishing and of all three together. Bytes
   are what Redis' memory grew by with each event while it waited for all three; ours are those left when all was done.
-- Time ends with the last handler. CPU counts until everything is acknowledged: sea-streamer's last acknowledgements
-  come up to 10 s later.
+- Producers and consumers use each peer's own form of a message. BullMQ, FastStream, Celery and apalis encode and decode
+  it as JSON, and that is part of it; sea-streamer takes bytes. So does our publisher; our router and worker decode.
+- Time ends with the last handler, ours with the last acknowledgement. CPU counts until everything is acknowledged:
+  sea-streamer's last acknowledgements come up to 10 s later.
 - Redis kept nothing on disk and was reached over TCP on the same machine.
 - What is said of delivery is what their documentation and source say; only our own is tested here."""
 
