@@ -159,8 +159,8 @@ PEERS = [
         version=CELERY,
         kit=python("celery.txt", "celery_peer.py"),
         owed=owed_by_celery,
-        settings="CPython, hiredis, JSON; kombu's Producer.batch of 1,000; acks_late, prefetch multiplier 128, no results, "
-        "events, gossip or mingle; pool solo (threads and prefork took longer)",
+        settings="CPython, hiredis, JSON; kombu's Producer.batch of 1,000; acks_late, prefetch multiplier 128, no "
+        "results, events, gossip or mingle; pool solo (threads and prefork took longer)",
         guarantee="at least once with acks_late: what a crashed worker held is put back after the visibility timeout, "
         "1 h by default; a task that runs longer runs twice",
         groups=False,
@@ -173,7 +173,8 @@ PEERS = [
         version=SEA_STREAMER,
         kit=rust("sea-streamer"),
         owed=owed_by_stream,
-        settings="Tokio; pipelined send; ConsumerMode::LoadBalanced, AutoCommit::Rolling with ack after the handler, batch 100",
+        settings="Tokio; pipelined send; ConsumerMode::LoadBalanced, AutoCommit::Rolling with ack after the handler, "
+        "batch 100",
         guarantee="at least once: acknowledged about once a second, so that a crash repeats up to a second's work; "
         "what it held is claimed after 60 s idle",
         groups=True,
@@ -185,8 +186,8 @@ PEERS = [
         version=APALIS,
         kit=rust("apalis"),
         owed=owed_by_apalis,
-        settings="Tokio; push_bulk of 500; batch 500, parallelize(tokio::spawn), no locks, no events; backlogs of 5,000, "
-        "because its worker stops at one of about 8,000",
+        settings="Tokio; push_bulk of 1,000; batch 1,000, no locks, no events (parallelize took longer); "
+        "published and handled 5,000 at a time, because a backlog of about 8,000 stops its worker",
         guarantee="at least once: jobs of a worker without a heartbeat for 300 s are queued again",
         groups=False,
         fan_out="cannot: three queues, published three times",

@@ -19,11 +19,14 @@ NOTES = """\
   acknowledgement comes after it. Every event was counted in its handler, and Redis owed none in the end.
 - µs are CPU time per event: of the peer's processes, and of Redis. They say more than events/s, for which clients and
   Redis share the same cores. Peak MB is the resident memory of the consumer.
-- For three services there are three consumer processes; µs are those of publishing and of all three together. Bytes are
-  what Redis' memory grew by with each event while it waited for all three; ours are those left when all was done.
-- Time ends with the last handler. CPU counts until everything is acknowledged: sea-streamer's last acknowledgements
-  come up to 10 s later.
-- Redis kept nothing on disk and was reached over TCP on the same machine."""
+- For three services there are three consumer processes; µs are those of publishing and of all three together. Bytes
+  are what Redis' memory grew by with each event while it waited for all three; ours are those left when all was done.
+- Producers and consumers use each peer's own form of a message. BullMQ, FastStream, Celery and apalis encode and decode
+  it as JSON, and that is part of it; sea-streamer takes bytes. So does our publisher; our router and worker decode.
+- Time ends with the last handler, ours with the last acknowledgement. CPU counts until everything is acknowledged:
+  sea-streamer's last acknowledgements come up to 10 s later.
+- Redis kept nothing on disk and was reached over TCP on the same machine.
+- What is said of delivery is what their documentation and source say; only our own is tested here."""
 
 
 def number(value):

@@ -43,10 +43,16 @@ impl Task {
         let count = next()?.parse()?;
         let role = match role.as_str() {
             "produce" => Role::Produce {
-                events: std::fs::read_to_string(next()?)?.lines().map(str::to_owned).collect(),
+                events: std::fs::read_to_string(next()?)?
+                    .lines()
+                    .map(str::to_owned)
+                    .collect(),
                 queues: args.collect(),
             },
-            "consume" => Role::Consume { queue: next()?, group: next()? },
+            "consume" => Role::Consume {
+                queue: next()?,
+                group: next()?,
+            },
             _ => return Err("produce or consume".into()),
         };
         Ok(Self { url, count, role })

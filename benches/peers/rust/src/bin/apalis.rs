@@ -9,7 +9,7 @@ use serde_json::Value;
 use streamfleet_peers::{Result, Role, Rounds, Task as Order};
 
 /// Jobs in one call: its queries are scripts that take a batch.
-const BATCH: usize = 500;
+const BATCH: usize = 1_000;
 
 struct Handled {
     count: AtomicUsize,
@@ -64,11 +64,13 @@ async fn main() -> Result<()> {
             let mut round = 0;
             while rounds.next().await? {
                 round += 1;
-                let handled = Arc::new(Handled { count: AtomicUsize::new(0), of: count });
+                let handled = Arc::new(Handled {
+                    count: AtomicUsize::new(0),
+                    of: count,
+                });
                 WorkerBuilder::new(format!("worker-{round}"))
                     .backend(storage(&queue))
                     .data(handled.clone())
-                    .parallelize(tokio::spawn)
                     .build(handle)
                     .run()
                     .await?;

@@ -12,7 +12,10 @@ async fn main() -> Result<()> {
     let streamer = RedisStreamer::connect(url.parse()?, Default::default()).await?;
     match role {
         Role::Produce { events, queues } => {
-            let keys = queues.iter().map(StreamKey::new).collect::<std::result::Result<Vec<_>, _>>()?;
+            let keys = queues
+                .iter()
+                .map(StreamKey::new)
+                .collect::<std::result::Result<Vec<_>, _>>()?;
             let mut producer = streamer.create_generic_producer(Default::default()).await?;
             let mut rounds = Rounds::ready();
             let mut batches = events.chunks(count);
@@ -39,7 +42,9 @@ async fn main() -> Result<()> {
             options.set_batch_size(100);
             let mut rounds = Rounds::ready();
             while rounds.next().await? {
-                let consumer = streamer.create_consumer(&[StreamKey::new(&queue)?], options.clone()).await?;
+                let consumer = streamer
+                    .create_consumer(&[StreamKey::new(&queue)?], options.clone())
+                    .await?;
                 let mut handled = 0;
                 while handled < count {
                     let message = consumer.next().await?;
