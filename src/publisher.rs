@@ -84,10 +84,14 @@ impl Publisher {
 
 /// The commands that append these events, of one round trip.
 pub fn appends(inbox: &str, events: &[Vec<u8>]) -> redis::Pipeline {
-    let mut pipeline = redis::pipe();
+    const FIXED_BYTES: usize = "XADD*".len() + StreamField::EVENT.len();
+    let mut pipeline = redis::Pipeline::with_capacity(events.len());
     for event in events {
-        let add = pipeline.cmd("XADD").arg(inbox).arg("*");
+        // Of the size that it comes to: it holds a copy of the event.
+        let mut add = redis::Cmd::with_capacity(5, FIXED_BYTES + inbox.len() + event.len());
+        add.arg("XADD").arg(inbox).arg("*");
         add.arg(StreamField::EVENT).arg(event.as_slice());
+        pipeline.add_command(add);
     }
     pipeline
 }
