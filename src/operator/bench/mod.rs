@@ -43,7 +43,6 @@ pub(super) use self::args::Args;
 use self::machine::Machine;
 use self::place::{Memory, Place};
 use self::report::Outcome;
-use self::roles::Kind;
 pub(super) use self::roles::{RoleArgs, run_role};
 use self::stage::{Bench, Sample, Scale, Side, Stage};
 use self::targets::{RoleFigures, Target, roles, targets};
@@ -184,8 +183,10 @@ impl Args {
                     bench.scale.rate_seconds = 1;
                 }
                 for side in sides {
-                    let kind = job.kind.map_or("", Kind::as_str);
-                    bar.set_message(format!("{} {kind} {side:?}", job.stage.as_str()));
+                    bar.set_message(match job.kind {
+                        Some(kind) => format!("{}, {}", job.stage.as_str(), kind.as_str()),
+                        None => job.stage.as_str().to_owned(),
+                    });
                     let sample = bench.sample(job, side).await?;
                     if turn > 0 {
                         samples.push(sample);
