@@ -116,6 +116,11 @@ pub async fn route<'a>(
         .key(&batch.inbox.attempts)
         .key(batch.seen)
         .key(batch.targets);
+    let bytes = batch.entries.iter().map(|(_, routed)| match routed {
+        Routed::Append { event, .. } => event.len() + 100,
+        Routed::Dead(letter) => letter.0.iter().map(|(n, v)| n.len() + v.len()).sum(),
+    });
+    call.reserve(8 + 6 * batch.entries.len(), bytes.sum());
     call.arg(&batch.inbox.group)
         .arg(&batch.inbox.consumer)
         .arg(batch.seen.len())
@@ -129,7 +134,7 @@ pub async fn route<'a>(
         call.arg(key).arg(event_type).arg(to).arg(hops);
     }
     for ((fence, routed), number) in batch.entries.iter().zip(numbers) {
-        call.arg(fence.id.to_string()).arg(fence.count).arg(number);
+        call.arg(fence.id).arg(fence.count).arg(number);
         match routed {
             Routed::Append {
                 event_id,
