@@ -245,7 +245,6 @@ fn run_worker(work: Work, common: &CommonArgs) -> Result<ExitCode, CommandError>
     Ok(exit)
 }
 
-
 impl Produce {
     /// As fast as answers come.
     async fn flat_out(self, common: &CommonArgs) -> Result<(), CommandError> {
