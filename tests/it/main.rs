@@ -29,5 +29,6 @@ mod routing;
 mod scripts;
 mod shop;
 mod shop_pure;
+mod soak;
 mod startup;
 mod trimming;
