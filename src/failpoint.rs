@@ -80,9 +80,12 @@ pub(crate) fn pass(point: &'static str) {
     }
     match action {
         Action::Abort => std::process::abort(),
-        Action::Freeze => loop {
-            std::thread::park();
-        },
+        Action::Freeze => {
+            eprintln!("frozen at {point}");
+            loop {
+                std::thread::park();
+            }
+        }
     }
 }
 

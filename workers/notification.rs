@@ -163,6 +163,10 @@ impl Handler for Notification {
     }
 }
 
+/// See `mimalloc` in Cargo.toml.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     streamfleet::worker::main(Notification::from_env)
 }

@@ -20,7 +20,7 @@ use crate::store::{
 };
 
 /// Most entries that are read at a time.
-const MAX_ENTRIES: usize = 256;
+const MAX_ENTRIES: usize = 512;
 /// How long an event waits whose stream cannot take it.
 const STUCK_DELAY: Duration = Duration::from_secs(20);
 /// Bytes of events in one script, unless a single event has more.

@@ -423,6 +423,8 @@ impl Router {
             task: AbortOnDropHandle::new(task),
             routed,
         });
+        // It is sent before the next batch is decided: a new task waits for this one's turn to end.
+        tokio::task::yield_now().await;
         Ok(())
     }
 

@@ -85,7 +85,7 @@ fn renewal_frozen(full: bool) -> Result<Report, CannotInject> {
     load.finish();
     run.settle();
     let late = run.crew.said("frozen", "came too late");
-    run.struck(late);
+    run.struck(run.crew.said("frozen", "frozen at worker.renewing"));
     run.note("settles that came too late and wrote nothing", late);
     Ok(run.finish())
 }
