@@ -33,7 +33,11 @@ const CUSTOMER: &str = "C-000000";
 /// Where the ID stands in every event.
 pub(super) const ID_AT: std::ops::Range<usize> = 13..49;
 /// The highest number of event types.
-pub(super) const MAX_TYPES: u64 = 100;
+pub(super) const MAX_TYPES: u64 = 1_000;
+/// So many subscribers are named one by one; routing.yaml can hold only so much.
+const MOST_NAMES: u64 = 10_000;
+/// How long a delivery goes without a sign of life before it is claimed.
+pub(super) const LEASE_MS: u64 = 30_000;
 /// The largest event that routing.yaml can allow.
 pub(super) const MAX_BYTES: u64 = 64 * 1024 * 1024;
 const DEFAULT_LIMIT: u64 = 1024 * 1024;
@@ -176,6 +180,7 @@ pub(super) struct Shape {
     pub(super) event_bytes: u64,
     pub(super) subscribers: u64,
     pub(super) concurrency: u64,
+    pub(super) maxlen: Option<u64>,
 }
 
 impl Shape {
@@ -211,17 +216,23 @@ impl Shape {
             "version: 1\nnamespace: {NAMESPACE}\nschemas: schemas\nlimits: {{ event_bytes: {} }}\n",
             self.event_bytes.max(DEFAULT_LIMIT)
         );
+        let maxlen = self.maxlen.map(|n| format!(", maxlen: {n}"));
+        let maxlen = maxlen.unwrap_or_default();
         let _ = write!(
             yaml,
-            "streams:\n  {STREAM}: {{ events: [\"Order.**\"] }}\n  {FOLLOW_UPS}: {{ events: [\"Shipment.**\"] }}\nroutes:\n"
+            "streams:\n  {STREAM}: {{ events: [\"Order.**\"]{maxlen} }}\n  {FOLLOW_UPS}: {{ events: [\"Shipment.**\"] }}\nroutes:\n"
         );
         let to = subscribers(self.subscribers).join(", ");
-        for n in 0..self.types {
-            let _ = writeln!(yaml, "  {}: [{to}]", type_name(n));
+        if self.types * self.subscribers <= MOST_NAMES {
+            for n in 0..self.types {
+                let _ = writeln!(yaml, "  {}: [{to}]", type_name(n));
+            }
+        } else {
+            let _ = writeln!(yaml, "  \"Order.**\": [{to}]");
         }
         let _ = write!(
             yaml,
-            "defaults:\n  start: beginning\n  concurrency: {}\n  backoff: {{ initial: 10ms, multiplier: 1, max: 10ms, jitter: 0 }}\n",
+            "defaults:\n  start: beginning\n  concurrency: {}\n  lease: {LEASE_MS}ms\n  backoff: {{ initial: 10ms, multiplier: 1, max: 10ms, jitter: 0 }}\n",
             self.concurrency
         );
         yaml
@@ -314,6 +325,7 @@ mod tests {
                 event_bytes,
                 subscribers: 2,
                 concurrency: 4,
+                maxlen: Some(1),
             };
             let (_, config) = shape.write(folder.path()).unwrap();
             let workload = Workload::new(types, event_bytes);
