@@ -47,10 +47,17 @@ fn type_name(n: u64) -> String {
     format!("Order.Placed{}", n + 1)
 }
 
-fn order(event_type: &str, note: usize) -> String {
-    let note = "n".repeat(note);
+/// The lines of an order, as many as there is room for.
+const LINES: [&str; 3] = [
+    r#"{"sku":"SKU-000017","quantity":2,"unit_price":19.90}"#,
+    r#"{"sku":"SKU-000423","quantity":1,"unit_price":149.00}"#,
+    r#"{"sku":"SKU-001999","quantity":6,"unit_price":3.25}"#,
+];
+
+fn order(event_type: &str, lines: &[&str], note: usize) -> String {
+    let (lines, note) = (lines.join(","), "n".repeat(note));
     format!(
-        r#"{{"event_id":"{ID}","event_type":"{event_type}","version":"1","timestamp":"{TIME}","correlation_id":"{FLOW}","source":"{COUNTED}","data":{{"order_id":"{ORDER}","customer":{{"customer_id":"{CUSTOMER}","name":"Ada Lovelace","country":"GB"}},"currency":"EUR","lines":[{{"sku":"SKU-000017","quantity":2,"unit_price":19.90}},{{"sku":"SKU-000423","quantity":1,"unit_price":149.00}},{{"sku":"SKU-001999","quantity":6,"unit_price":3.25}}],"total":208.30,"placed_at":"2026-01-05T10:00:00Z","note":"{note}"}}}}"#
+        r#"{{"event_id":"{ID}","event_type":"{event_type}","version":"1","timestamp":"{TIME}","correlation_id":"{FLOW}","source":"{COUNTED}","data":{{"order_id":"{ORDER}","customer":{{"customer_id":"{CUSTOMER}","name":"Ada Lovelace","country":"GB"}},"currency":"EUR","lines":[{lines}],"total":208.30,"placed_at":"2026-01-05T10:00:00Z","note":"{note}"}}}}"#
     )
 }
 
@@ -66,7 +73,11 @@ struct Template {
 
 impl Template {
     fn new(event_type: &str, bytes: usize) -> Self {
-        let text = order(event_type, bytes.saturating_sub(order(event_type, 0).len()));
+        let fits = |lines: &&[&str]| order(event_type, lines, 0).len() <= bytes;
+        let mut most = (2..=LINES.len()).rev().filter_map(|n| LINES.get(..n));
+        let lines = most.find(fits).unwrap_or(&LINES[..1]);
+        let rest = bytes.saturating_sub(order(event_type, lines, 0).len());
+        let text = order(event_type, lines, rest);
         let at = |what: &str| text.find(what).unwrap_or(0);
         Self {
             time: at(TIME),
@@ -95,7 +106,7 @@ impl Workload {
 
     /// The shortest event that can be asked for.
     pub(super) fn least_bytes(types: u64) -> u64 {
-        order(&type_name(types.saturating_sub(1)), 0).len() as u64
+        order(&type_name(types.saturating_sub(1)), &LINES[..1], 0).len() as u64
     }
 
     /// The `n`-th event, at a time as [`stamp`] writes it.
