@@ -30,15 +30,17 @@ def machine():
     }
 
 
-def save(report, folder, kind, text):
-    """Keeps results under the date and the machine."""
+def results(report, folder, kind):
+    """The file that keeps results: named by the date and the machine."""
     words = re.sub(r"\(R\)|\(TM\)|CPU|Processor|@", "", report["cpu"]).lower()
     name = f"{report['date']}-{report['cores']}-core-{'-'.join(re.findall('[a-z0-9.]+', words))}-{kind}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / name
+    return folder / name
+
+
+def save(file, text):
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     print(f"written: {file}", file=sys.stderr)
-    return file
 
 
 def aligned(header, rows, right):
