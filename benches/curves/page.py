@@ -37,10 +37,14 @@ def get(row, name, side="ours"):
     return spread and spread["median"]
 
 
-def resident(row, role, side="ours"):
-    """The most memory that a process of this role ever had."""
-    found = [p["peak_rss_mb"]["max"] for p in row["processes"] if (p["role"], p["side"]) == (role, side)]
-    return max(found, default=None)
+def most(row, role, what):
+    """The most memory, or time to be ready, that any of our processes of this role needed."""
+    return max(p[what]["max"] for p in row["processes"] if (p["role"], p["side"]) == (role, "ours"))
+
+
+def taking_part(row):
+    """Which roles worked: what was run for a row may have had other stages as well."""
+    return {"route": ["router"], "handle": ["worker"]}.get(row["stage"], ["router", "worker"])
 
 
 def caption(report, parameters=None):
@@ -108,37 +112,31 @@ def points(curve, rows):
     header = [curve["axis"], "events/s", "Redis µs", "our CPU µs", "Redis bytes"]
     header += ["floor/s", "floor's Redis µs", "floor's CPU µs"] if floor else []
     figures = ["events_per_second", "redis_us_per_event", "client_us_per_event", "redis_bytes_per_event"]
-    roles = [role for role in ("router", "worker") if any(resident(row, role) for row in rows)]
-    roles = [role for role in roles if takes_part(role, rows)]
+    roles = taking_part(rows[0])
     lines = [
         [
             f"{row['x']:,}", *(number(get(row, figure)) for figure in figures),
             *((number(get(row, figure, "floor")) for figure in figures[:3]) if floor else ()),
-            *(number(resident(row, role)) for role in roles),
+            *(number(most(row, role, "peak_rss_mb")) for role in roles),
+            number(max(most(row, role, "ready_ms") for role in roles)),
         ]
         for row in rows
     ]
-    header += [f"{role} MB" for role in roles]
+    header += [*(f"{role} MB" for role in roles), "ready ms"]
     return header, lines, range(len(header))
 
 
-def takes_part(role, rows):
-    """A run may have had several stages; not all of them need everyone."""
-    return role in {"route": ["router"], "handle": ["worker"]}.get(rows[0]["stage"], ["router", "worker"])
-
-
 def measures(row):
-    roles = [role for role in ("router", "worker") if takes_part(role, [row])]
     return {
         REDIS: get(row, "redis_us_per_event"), CLIENTS: get(row, "client_us_per_event"),
-        MEMORY: max(filter(None, (resident(row, role) for role in roles)), default=None),
+        MEMORY: max(most(row, role, "peak_rss_mb") for role in taking_part(row)),
     }
 
 
 def growth(rows):
     """By what each cost is multiplied from the first point to the last."""
     first, last = measures(rows[0]), measures(rows[-1])
-    return {what: last[what] / first[what] for what in first if first[what] and last[what] is not None}
+    return {what: last[what] / first[what] for what in first if first[what]}
 
 
 def verdict(curve, label, rows):
@@ -155,8 +153,8 @@ def verdict(curve, label, rows):
 def headline_blocks(report, headline):
     parameters = headline["parameters"]
     yield (
-        f"{caption(report, parameters)} streamfleet {report['version']}, {headline['repeat']} times, ours and the floor "
-        "in turn; medians. CPU is per event; of the stage `handle`, per delivery."
+        f"{caption(report, parameters)} streamfleet {report['version']}, ours and the floor in turn; "
+        f"medians of {headline['repeat']}. CPU is per event; of the stage `handle`, per delivery."
     )
     yield "", *stages(headline)
     yield (
@@ -170,7 +168,7 @@ def headline_blocks(report, headline):
 def curve_blocks(report):
     yield (
         f"{caption(report)} Per event: CPU of Redis, CPU of all other processes together, and what Redis' memory grew "
-        "by. MB are the most that one process ever had resident, at any time of the run. One run per point, so that a "
+        "by. MB and ms are the most that one process ever had resident, and took from its start to being ready. One run per point, so that a "
         "tenth more or less is noise; factors are from the first point to the last."
     )
     for curve in report["curves"].values():

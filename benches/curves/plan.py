@@ -54,7 +54,7 @@ def curves(base, quick):
         Curve(
             "events", "Events in one run", "events",
             f"Producer, router and one worker at once; the domain stream keeps {base:,} entries (`maxlen`). "
-            "The floor keeps all of them, and sits the longest run out.", ALL,
+            "The floor keeps all of them" + ("." if quick else ", and sits the longest run out."), ALL,
             [bench(n, "end-to-end", n, maxlen=base) for n in runs]
             + ([] if quick else [bench(100 * base, "end-to-end", 100 * base, maxlen=base, no_floor=True)]),
         ),
@@ -80,7 +80,7 @@ def curves(base, quick):
             "Routing; each type has a schema of its own. For 200 subscribers, those of 1,000 types are named by a "
             "pattern: routing.yaml has room for 25,000 keys and values.", ALL,
             [bench(n, "route", base, "route, 1 subscriber", types=n) for n in (1, 10, 100, 1_000)]
-            + [bench(n, "route", half, "route, 200 subscribers", types=n, subscribers=200) for n in (1, 1_000)],
+            + [bench(n, "route", base, "route, 200 subscribers", types=n, subscribers=200) for n in (1, 1_000)],
         ),
         Curve(
             "subscribers", "Subscribers that handle each event", "subscribers",
@@ -90,7 +90,7 @@ def curves(base, quick):
         Curve(
             "recipients", "Subscribers that an event is routed to", "subscribers",
             "Routing alone. Each entry names whom it is for: 15 bytes more for each, and no copy of the event.",
-            (MEMORY,), [bench(n, "route", half, subscribers=n) for n in (1, 2, 20, 200)],
+            (MEMORY,), [bench(n, "route", base, subscribers=n) for n in (1, 2, 20, 200)],
         ),
         Curve(
             "payload", "Bytes of an event", "bytes",
