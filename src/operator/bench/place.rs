@@ -209,10 +209,10 @@ impl Place {
         self.fill_inbox(workload, MEASURED).await?;
         let inbox = used().await? - empty;
         self.clear().await?;
+        self.create_groups(&["nobody".to_owned()]).await?;
         let empty = used().await?;
         self.fill_stream(workload, 0..MEASURED, to).await?;
         let filled = used().await?;
-        self.create_groups(&["nobody".to_owned()]).await?;
         for _ in 0..MEASURED / BATCH as u64 {
             let mut read = redis::cmd("XREADGROUP");
             read.arg("GROUP")
