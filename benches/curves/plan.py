@@ -48,15 +48,16 @@ def bench(x, stages, events, series="", **more):
 def curves(base, quick):
     """All of them. Everything is a multiple of `base` events."""
     tenth, half = max(base // 10, 1), max(base // 2, 1)
-    runs = [tenth, base, 10 * base]
+    runs, bounded = [tenth, base, 10 * base], {"maxlen": base, "inbox_limit": half}
     sizes = [(464, half), (600, half), (2_000, half), (8_000, base // 5), (32_000, tenth), (64_000, tenth)]
     return [
         Curve(
             "events", "Events in one run", "events",
-            f"Producer, router and one worker at once; the domain stream keeps {base:,} entries (`maxlen`). "
-            "The floor keeps all of them" + ("." if quick else ", and sits the longest run out."), ALL,
-            [bench(n, "end-to-end", n, maxlen=base) for n in runs]
-            + ([] if quick else [bench(100 * base, "end-to-end", 100 * base, maxlen=base, no_floor=True)]),
+            f"Producer, router and one worker at once. The producer waits while the inbox has more than {half:,} entries; "
+            f"the domain stream keeps {base:,} (`maxlen`). The floor keeps all of them"
+            + ("." if quick else ", and sits the longest run out."), ALL,
+            [bench(n, "end-to-end", n, **bounded) for n in runs]
+            + ([] if quick else [bench(100 * base, "end-to-end", 100 * base, **bounded, no_floor=True)]),
         ),
         Curve(
             "backlog", "A backlog", "events waiting",

@@ -50,6 +50,10 @@ pub(in super::super) struct Args {
     /// How much history the domain stream keeps; the floor keeps all of it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) maxlen: Option<u64>,
+    /// The producer waits while the inbox has more entries than this, in the stage end-to-end;
+    /// else it runs far ahead of everyone.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) inbox_limit: Option<u64>,
     /// What handlers do; the first is that of the stages end-to-end and latency.
     #[arg(
         long,
@@ -146,6 +150,7 @@ impl Args {
             history: self.history,
             waiting: self.waiting,
             maxlen: self.maxlen,
+            inbox_limit: self.inbox_limit,
             failures_per_million: (self.failure_rate * MILLION as f64).round() as u64,
             rate: self.rate,
             rate_seconds: self.rate_seconds,

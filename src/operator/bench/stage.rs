@@ -97,6 +97,7 @@ pub(super) struct Scale {
     /// Deliveries of each group that wait for a retry meanwhile, in the stage `handle`.
     pub(super) waiting: u64,
     pub(super) maxlen: Option<u64>,
+    pub(super) inbox_limit: Option<u64>,
     pub(super) failures_per_million: u64,
     pub(super) rate: u64,
     pub(super) rate_seconds: u64,

@@ -207,7 +207,14 @@ fn the_floor_can_sit_out() {
         "--maxlen",
         "100",
     ]);
-    command.args(["--handlers", "none", "--output", "json"]);
+    command.args([
+        "--handlers",
+        "none",
+        "--inbox-limit",
+        "50",
+        "--output",
+        "json",
+    ]);
     let all = run(command, b"").json();
     assert_eq!(all["samples"].as_array().unwrap().len(), 2);
     for stage in [("route", ""), ("end-to-end", "none")] {
