@@ -71,10 +71,10 @@ def curves(base, quick):
         ),
         Curve(
             "retries", "Deliveries that wait for a retry", "deliveries waiting",
-            f"{3 * base:,} events are handled while so many others wait for a retry that is due in a day. Each of those "
+            f"{2 * base:,} events are handled while so many others wait for a retry that is due in a day. Each of those "
             "surfaces once in a lease (30 s) and is parked again; that is part of it. The floor has as many pending "
             "and never looks at them.", ALL,
-            [bench(n, "handle", 3 * base, waiting=n) for n in (0, tenth, base)],
+            [bench(n, "handle", 2 * base, waiting=n) for n in (0, tenth, base)],
         ),
         Curve(
             "types", "Event types", "event types",
