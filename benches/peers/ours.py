@@ -3,9 +3,10 @@
 import json
 import re
 import subprocess
+import sys
+from pathlib import Path
 
-import common
-
+ROOT = Path(__file__).resolve().parents[2]
 KEY = "streamfleet"
 GUARANTEE = (
     "effects in Redis exactly once: they happen with the acknowledgement or not at all; what a crashed worker held "
@@ -20,7 +21,16 @@ FULL = (
 
 
 def version():
-    return re.search(r'(?m)^version = "(.+)"$', (common.ROOT / "Cargo.toml").read_text())[1]
+    return re.search(r'(?m)^version = "(.+)"$', (ROOT / "Cargo.toml").read_text())[1]
+
+
+def build():
+    """The release build; answers where its program is."""
+    print("streamfleet: building", file=sys.stderr)
+    command = ["cargo", "build", "--release", "--locked", "--bins", "--message-format", "json"]
+    lines = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    built = [json.loads(line).get("executable") for line in lines]
+    return next(path for path in built if path and Path(path).name == "streamfleet")
 
 
 def bench(program, redis, events, size, subscribers, stages):
@@ -52,7 +62,7 @@ def rows(redis, events, size, services):
     """The whole, and the worker alone."""
     shared = {"key": KEY, "version": version(), "events": events, "guarantee": GUARANTEE, "problem": None}
     try:
-        program = common.build()
+        program = build()
         one = bench(program, redis, events, size, 1, ["publish", "route", "handle", "end-to-end"])
         three = bench(program, redis, events, size, services, ["end-to-end"])["end-to-end"]
     except (subprocess.CalledProcessError, OSError) as error:

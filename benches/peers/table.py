@@ -5,18 +5,11 @@
     benches/peers/table.py FILE PAGE     writes them into a page, between <!-- peers --> and <!-- /peers -->
 """
 
-import sys
-
-sys.dont_write_bytecode = True  # The repository stays as it is.
-
 import json
+import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-import common
-from common import markdown
-
+MARKS = "<!-- peers -->", "<!-- /peers -->"
 ONE = [
     "peer", "events", "produced/s", "client µs", "Redis µs", "consumed/s", "client µs", "Redis µs", "peak MB",
 ]
@@ -82,7 +75,21 @@ def problems(report):
 
 def aligned(report):
     """For a terminal."""
-    return "\n\n".join([*(common.aligned(*table) for table in tables(report)), *problems(report)])
+    blocks = []
+    for header, rows, right in tables(report):
+        lines = [header, *rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+        blocks.append("\n".join(
+            "  ".join(cell.rjust(width) if column in right else cell.ljust(width)
+                      for column, (cell, width) in enumerate(zip(line, widths))).rstrip()
+            for line in lines
+        ))
+    return "\n\n".join([*blocks, *problems(report)])
+
+
+def markdown(header, rows, right=()):
+    rule = ["---:" if column in right else "---" for column in range(len(header))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *rows])
 
 
 def section(report):
@@ -108,7 +115,12 @@ def main():
     if len(sys.argv) == 2:
         print(aligned(report))
         return
-    common.fill(Path(sys.argv[2]), "peers", section(report))
+    page = Path(sys.argv[2])
+    before, begin, rest = page.read_text().partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (begin and end):
+        raise SystemExit(f"{page} has no {MARKS[0]} ... {MARKS[1]}")
+    page.write_text(f"{before}{begin}\n{section(report)}\n{end}{after}")
 
 
 if __name__ == "__main__":
