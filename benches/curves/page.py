@@ -14,11 +14,11 @@ sys.dont_write_bytecode = True  # The repository stays as it is.
 import json
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "peers"))
 
 import chart
-import common
 from plan import CLIENTS, MEMORY, REDIS
+from table import columns, markdown, put
 
 # What counts as growth; less is noise.
 GROWTH = 1.1
@@ -195,10 +195,10 @@ def section(report, picture):
     """For docs/performance.md."""
     blocks = []
     if report["headline"]:
-        blocks += ["## Headline", *rendered(headline_blocks(report, report["headline"]), common.markdown)]
+        blocks += ["## Headline", *rendered(headline_blocks(report, report["headline"]), markdown)]
     if report["curves"]:
         drawn = f"![CPU per event in each curve; the numbers are in the tables below.](benchmarks/{picture})"
-        blocks += ["## How cost grows", drawn, *rendered(curve_blocks(report), common.markdown)]
+        blocks += ["## How cost grows", drawn, *rendered(curve_blocks(report), markdown)]
     return "\n\n".join(blocks)
 
 
@@ -217,14 +217,14 @@ def quoted(report):
         f"or worker takes at most {number(most)} MB and is ready {number(ready)} ms after its start. "
         "[docs/performance.md](docs/performance.md) has the rest: how each cost grows, and others beside it."
     )
-    return "\n\n".join([caption(report, parameters), common.markdown(*stages(headline)), rest])
+    return "\n\n".join([caption(report, parameters), markdown(*stages(headline)), rest])
 
 
 def aligned(report):
     """For a terminal."""
     blocks = list(headline_blocks(report, report["headline"])) if report["headline"] else []
     blocks += curve_blocks(report) if report["curves"] else []
-    return "\n\n".join(rendered(blocks, common.aligned))
+    return "\n\n".join(rendered(blocks, columns))
 
 
 def main():
@@ -236,8 +236,8 @@ def main():
         print(aligned(report))
         return
     folder, picture = Path(sys.argv[2]), f"{file.stem}.svg"
-    common.fill(folder / "docs" / "performance.md", "curves", section(report, picture))
-    common.fill(folder / "README.md", "headline", quoted(report))
+    put(folder / "docs" / "performance.md", ("<!-- curves -->", "<!-- /curves -->"), section(report, picture))
+    put(folder / "README.md", ("<!-- headline -->", "<!-- /headline -->"), quoted(report))
     panels = [
         (curve["title"], label, curve["axis"], rows)
         for curve in report["curves"].values() for label, rows in series(curve).items()

@@ -1,7 +1,9 @@
-"""A private Redis, the processes of a peer, and what a phase costs each of them."""
+"""The machine, a private Redis, the processes of a peer, and what a phase costs each of them."""
 
 import json
 import os
+import platform
+import re
 import select
 import socket
 import subprocess
@@ -18,18 +20,34 @@ class Failed(Exception):
     """What a peer could not do, and what it said."""
 
 
-class Redis:
-    """A redis-server of our own: TCP, because not every peer speaks Unix sockets; nothing on disk."""
+def cpu():
+    model = re.search(r"(?m)^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text())
+    return model[1] if model else platform.machine()
 
-    def __init__(self, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+
+def slug(report):
+    """What was measured on, as part of a file name."""
+    words = re.sub(r"\(R\)|\(TM\)|CPU|Processor|@", "", report["cpu"]).lower()
+    return f"{report['cores']}-core-{'-'.join(re.findall('[a-z0-9.]+', words))}"
+
+
+class Redis:
+    """A redis-server of our own: TCP unless told to, because not every peer speaks Unix sockets; nothing on disk."""
+
+    def __init__(self, folder, unix=False):
+        if unix:
+            path = str(Path(folder, "redis.sock"))
+            self.port, self.url, self.where = 0, f"unix://{path}", ["-s", path]
+        else:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
+            self.url, self.where = f"redis://127.0.0.1:{self.port}", ["-p", str(self.port)]
         self.log = Path(folder, "redis.log")
         server = os.environ.get("STREAMFLEET_REDIS_SERVER", "redis-server")
         self.process = subprocess.Popen([
             server, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-            "--dir", folder, "--logfile", str(self.log),
+            "--dir", folder, "--logfile", str(self.log), *(["--unixsocket", path] if unix else []),
         ])
 
     def wait(self):
@@ -45,7 +63,7 @@ class Redis:
                 time.sleep(0.05)
 
     def _cli(self, *arguments):
-        command = ["redis-cli", "-p", str(self.port), *map(str, arguments)]
+        command = ["redis-cli", *self.where, *map(str, arguments)]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def call(self, *command):
@@ -180,9 +198,9 @@ class Phase:
 
 
 @contextmanager
-def private_redis():
-    with tempfile.TemporaryDirectory(prefix="streamfleet-peers-") as folder:
-        redis = Redis(folder)
+def private_redis(prefix="streamfleet-peers-", unix=False):
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        redis = Redis(folder, unix)
         try:
             redis.wait()
             yield redis, folder

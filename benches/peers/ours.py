@@ -37,7 +37,7 @@ def bench(program, redis, events, size, subscribers, stages):
     """What our side of each stage cost, by stage."""
     redis.call("FLUSHALL")
     command = [
-        program, "bench", "--redis-url", f"redis://127.0.0.1:{redis.port}", "--events", events, "--event-bytes", size,
+        program, "bench", "--redis-url", redis.url, "--events", events, "--event-bytes", size,
         "--subscribers", subscribers, "--handlers", "none", "--stages", ",".join(stages), "--output", "json",
     ]
     found = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout

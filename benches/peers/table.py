@@ -73,18 +73,19 @@ def problems(report):
     return [f"{row['name']}: {row['problem']}" for row in report["peers"] if row.get("problem")]
 
 
-def aligned(report):
+def columns(header, rows, right=()):
     """For a terminal."""
-    blocks = []
-    for header, rows, right in tables(report):
-        lines = [header, *rows]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-        blocks.append("\n".join(
-            "  ".join(cell.rjust(width) if column in right else cell.ljust(width)
-                      for column, (cell, width) in enumerate(zip(line, widths))).rstrip()
-            for line in lines
-        ))
-    return "\n\n".join([*blocks, *problems(report)])
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) if column in right else cell.ljust(width)
+                  for column, (cell, width) in enumerate(zip(line, widths))).rstrip()
+        for line in lines
+    )
+
+
+def aligned(report):
+    return "\n\n".join([*(columns(*table) for table in tables(report)), *problems(report)])
 
 
 def markdown(header, rows, right=()):
@@ -108,6 +109,15 @@ def section(report):
     ])
 
 
+def put(page, marks, text):
+    """Writes a section into a page, between its marks."""
+    before, begin, rest = page.read_text().partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not (begin and end):
+        raise SystemExit(f"{page} has no {marks[0]} ... {marks[1]}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
 def main():
     if len(sys.argv) not in (2, 3):
         raise SystemExit("usage: benches/peers/table.py FILE [PAGE]")
@@ -115,12 +125,7 @@ def main():
     if len(sys.argv) == 2:
         print(aligned(report))
         return
-    page = Path(sys.argv[2])
-    before, begin, rest = page.read_text().partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not (begin and end):
-        raise SystemExit(f"{page} has no {MARKS[0]} ... {MARKS[1]}")
-    page.write_text(f"{before}{begin}\n{section(report)}\n{end}{after}")
+    put(Path(sys.argv[2]), MARKS, section(report))
 
 
 if __name__ == "__main__":

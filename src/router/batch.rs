@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use redis::RedisError;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +80,8 @@ pub(super) struct Decided {
     pub(super) contiguous: bool,
     /// The dedupe window in force.
     pub(super) window: Window,
+    /// Fires when the batch before is routed, if one was under way.
+    pub(super) before: Option<CancellationToken>,
 }
 
 /// Some of a batch, in one script.
@@ -88,6 +91,7 @@ struct Part<'a> {
     targets: &'a [String],
     contiguous: bool,
     window: &'a Window,
+    early: bool,
 }
 
 /// Hands decided batches to Redis, one after the other.
@@ -97,11 +101,34 @@ pub(super) struct Dispatch {
     pub(super) keys: Keys,
     pub(super) inbox: Arc<Holder>,
     pub(super) stop: CancellationToken,
+    /// Whether batches may be sent ahead of their turn: not for a while after one was too early.
+    pub(super) alone: Arc<AtomicBool>,
 }
 
 impl Dispatch {
-    /// Routes decided entries, in order, in as many scripts as their bytes ask for.
+    /// Routes decided entries, in order, in as many scripts as their bytes ask for; after the
+    /// batch before. Redis is not to wait for us in between, so this one is sent before the answer
+    /// about that one is there: the script takes it only in its turn.
     pub(super) async fn send_all(&self, batch: &Decided) -> Result<RouteCounts, StoreError> {
+        if let Some(before) = &batch.before {
+            let whole = Part {
+                entries: &batch.entries,
+                targets: &batch.targets,
+                contiguous: batch.contiguous,
+                window: &batch.window,
+                early: true,
+            };
+            let bytes: usize = batch.entries.iter().map(|(_, routed)| size(routed)).sum();
+            if bytes <= MAX_BYTES && !before.is_cancelled() && self.alone.load(Ordering::Relaxed) {
+                match self.send(whole).await {
+                    Ok(Some(counts)) => return Ok(counts),
+                    // Others hold entries as well: it would be too early each time.
+                    Ok(None) => self.alone.store(false, Ordering::Relaxed),
+                    Err(error) => tracing::debug!(%error, "not routed ahead of its turn"),
+                }
+            }
+            before.cancelled().await;
+        }
         let mut total = RouteCounts::default();
         let mut entries = batch.entries.as_slice();
         while !entries.is_empty() {
@@ -117,6 +144,7 @@ impl Dispatch {
                 targets: &batch.targets,
                 contiguous: batch.contiguous,
                 window: &batch.window,
+                early: false,
             };
             total += self.send_until_answered(part).await?;
         }
@@ -127,7 +155,7 @@ impl Dispatch {
         let mut failures = 0;
         loop {
             let error = match self.send(part).await {
-                Ok(counts) => return Ok(counts),
+                Ok(counts) => return Ok(counts.unwrap_or_default()),
                 Err(error) => error,
             };
             if is_wrong_type(&error) {
@@ -142,7 +170,7 @@ impl Dispatch {
         }
     }
 
-    async fn send(&self, part: Part<'_>) -> Result<RouteCounts, StoreError> {
+    async fn send(&self, part: Part<'_>) -> Result<Option<RouteCounts>, StoreError> {
         let (seen, seen_ttl_ms) = part.window.buckets(&self.keys);
         let names = part.targets.iter();
         let targets: Vec<_> = names.map(|name| self.keys.stream(name)).collect();
@@ -156,6 +184,7 @@ impl Dispatch {
             now: &now,
             entries: part.entries,
             contiguous: part.contiguous,
+            early: part.early,
         };
         let batch = &batch;
         self.link
@@ -188,9 +217,10 @@ impl Dispatch {
                 targets: name.map(std::slice::from_ref).unwrap_or_default(),
                 contiguous: false,
                 window: whole.window,
+                early: false,
             };
             match self.send(part).await {
-                Ok(counts) => total += counts,
+                Ok(counts) => total += counts.unwrap_or_default(),
                 Err(error) if is_wrong_type(&error) => {
                     tracing::error!(%error, stream = name, entries = entries.len(),
                         "HALTED for this stream: repair or rename the key; its events wait in the inbox");

@@ -1,6 +1,8 @@
 //! The life of a router: create groups, take over, then read, decide, route.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -59,13 +61,20 @@ pub struct RouterOptions {
     pub ready: Box<dyn FnOnce() + Send>,
 }
 
+/// A batch on its way through Redis.
+struct Sending {
+    task: AbortOnDropHandle<Result<RouteCounts, StoreError>>,
+    /// Fires when it is routed.
+    routed: CancellationToken,
+}
+
 struct Router {
     link: Link,
     keys: Keys,
     inbox: Arc<Holder>,
-    /// Hands batches over; the one under way, which the next must not overtake.
+    /// Hands batches over; those under way, the oldest first, which none must overtake.
     dispatch: Dispatch,
-    sending: Option<AbortOnDropHandle<Result<RouteCounts, StoreError>>>,
+    sending: VecDeque<Sending>,
     /// How many entries to reclaim at a time, and to read at first.
     count: ReadCount,
     membership: Membership,
@@ -125,8 +134,9 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
             keys: keys.clone(),
             inbox: inbox.clone(),
             stop: stop.clone(),
+            alone: Arc::new(true.into()),
         },
-        sending: None,
+        sending: VecDeque::new(),
         count: ReadCount::START,
         membership: membership.clone(),
         config,
@@ -170,7 +180,7 @@ impl Router {
         let mut failures = 0;
         while !self.stop.is_cancelled() {
             if let Err(error) = self.route_what_comes(&mut failures).await {
-                self.sending = None; // given up like any lost answer: recovery finds out
+                self.sending.clear(); // given up like any lost answer: recovery finds out
                 self.count.shrink();
                 failures += 1;
                 self.answer(error, failures).await?;
@@ -203,7 +213,8 @@ impl Router {
             self.route(fresh.collect(), true).await?;
             if Instant::now() >= next_upkeep {
                 next_upkeep = Instant::now() + UPKEEP;
-                self.finish_sending().await?;
+                self.finish_sending(0).await?;
+                self.dispatch.alone.store(true, Ordering::Relaxed);
                 self.keep_window().await?;
                 self.reclaim().await?;
                 if self.memory_is_short().await? {
@@ -211,15 +222,21 @@ impl Router {
                 }
             }
         }
-        self.finish_sending().await
+        self.finish_sending(0).await
     }
 
-    /// Waits until the batch under way is routed.
-    async fn finish_sending(&mut self) -> Result<(), StoreError> {
-        let Some(sending) = self.sending.take() else {
-            return Ok(());
-        };
-        let counts = match sending.await {
+    /// Waits until no more than so many batches are under way.
+    async fn finish_sending(&mut self, but: usize) -> Result<(), StoreError> {
+        while self.sending.len() > but {
+            if let Some(oldest) = self.sending.pop_front() {
+                Self::finish(oldest).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(sending: Sending) -> Result<(), StoreError> {
+        let counts = match sending.task.await {
             Ok(sent) => sent?,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
@@ -350,7 +367,7 @@ impl Router {
             );
         }
         self.route(entries, false).await?;
-        self.finish_sending().await?;
+        self.finish_sending(0).await?;
         Ok(found)
     }
 
@@ -361,7 +378,7 @@ impl Router {
         contiguous: bool,
     ) -> Result<(), StoreError> {
         if entries.is_empty() {
-            return self.finish_sending().await;
+            return self.finish_sending(0).await;
         }
         let bytes = entries.iter().map(|(_, fields)| bytes_of(fields)).sum();
         self.count.learn(entries.len(), bytes);
@@ -386,16 +403,26 @@ impl Router {
             })
             .collect();
         failpoint!("router.decided");
+        // One under way and this one behind it: Redis never waits for us.
+        self.finish_sending(1).await?;
         let batch = Decided {
             entries: decided,
             targets,
             contiguous,
             window: self.window.clone(),
+            before: self.sending.back().map(|before| before.routed.clone()),
         };
-        self.finish_sending().await?;
-        let dispatch = self.dispatch.clone();
-        let sending = async move { dispatch.send_all(&batch).await };
-        self.sending = Some(AbortOnDropHandle::new(tokio::spawn(sending)));
+        let (dispatch, routed) = (self.dispatch.clone(), CancellationToken::new());
+        let done = routed.clone();
+        let task = tokio::spawn(async move {
+            let counts = dispatch.send_all(&batch).await?;
+            done.cancel();
+            Ok(counts)
+        });
+        self.sending.push_back(Sending {
+            task: AbortOnDropHandle::new(task),
+            routed,
+        });
         Ok(())
     }
 

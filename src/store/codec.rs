@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use redis::{FromRedisValue, ParsingError, Value};
+use redis::{FromRedisValue, ParsingError, RedisWrite, ToRedisArgs, Value};
 
 /// The ID of a stream entry, ordered as Redis orders them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -35,6 +35,12 @@ impl FromStr for EntryId {
             (Ok(ms), Ok(seq)) => Ok(Self { ms, seq }),
             _ => Err(InvalidEntryId(text.to_owned())),
         }
+    }
+}
+
+impl ToRedisArgs for EntryId {
+    fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
+        out.write_arg_fmt(self);
     }
 }
 

@@ -30,5 +30,6 @@ mod routing;
 mod scripts;
 mod shop;
 mod shop_pure;
+mod soak;
 mod startup;
 mod trimming;

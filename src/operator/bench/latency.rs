@@ -60,21 +60,27 @@ impl Recorder {
         latencies.saturating_record(passed);
     }
 
-    /// Leaves what was counted for the bench.
-    pub(super) fn write(&self, path: &Path) -> Result<(), CommandError> {
-        let latencies = self
+    /// What was counted since it was last asked.
+    pub(super) fn take(&self) -> Counted {
+        let mut latencies = self
             .latencies
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let counted = Counted {
-            handled: self.handled.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
+            handled: self.handled.swap(0, Ordering::Relaxed),
+            failed: self.failed.swap(0, Ordering::Relaxed),
             latencies: latencies
                 .iter_recorded()
                 .map(|v| (v.value_iterated_to(), v.count_at_value()))
                 .collect(),
         };
-        let text = serde_json::to_string(&counted)?;
+        latencies.reset();
+        counted
+    }
+
+    /// Leaves what was counted for the bench.
+    pub(super) fn write(&self, path: &Path) -> Result<(), CommandError> {
+        let text = serde_json::to_string(&self.take())?;
         fs::write(path, text).map_err(|cause| CommandError::File {
             path: path.to_owned(),
             cause,

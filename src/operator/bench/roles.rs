@@ -24,6 +24,8 @@ use crate::{Context, Event, Handler, HandlerError};
 pub(super) const MARK: &str = "bench: ";
 pub(super) const READY: &str = "bench: ready";
 pub(super) const DONE: &str = "bench: done ";
+/// Begins the line that tells what was counted since the one before.
+const COUNTS: &str = "bench: counts ";
 /// Events in one pipeline.
 pub(super) const BATCH: usize = 500;
 
@@ -94,10 +96,22 @@ pub(super) struct Work {
     pub(super) kind: Kind,
     #[arg(long, default_value_t = 0)]
     pub(super) fail: u64,
+    /// How many of a million fail whenever they are tried.
+    #[arg(long, default_value_t = 0)]
+    fail_always: u64,
+    /// Its name in the group, stable across restarts.
+    #[arg(long)]
+    name: Option<String>,
+    /// Whether each handled event is counted in Redis, together with its acknowledgement.
+    #[arg(long)]
+    tally: bool,
+    /// Tells what it counted every so many seconds, so that little is lost when it is killed.
+    #[arg(long)]
+    every: Option<u64>,
     /// Whether latencies are recorded.
     #[arg(long)]
     pub(super) record: bool,
-    /// Where the counts go.
+    /// Where the counts go in the end.
     #[arg(long)]
     pub(super) counted: PathBuf,
 }
@@ -162,8 +176,16 @@ fn on_runtime(run: impl Future<Output = Result<(), CommandError>>) -> Result<(),
 struct BenchHandler {
     kind: Kind,
     fail: u64,
+    fail_always: u64,
+    tally: bool,
     record: bool,
     recorder: Arc<Recorder>,
+}
+
+impl BenchHandler {
+    fn fails(&self, n: u64, attempt: u32) -> bool {
+        attempt == 1 && fails(n, self.fail) || fails(n, self.fail_always)
+    }
 }
 
 #[derive(serde::Serialize)]
@@ -176,18 +198,22 @@ impl Handler for BenchHandler {
     const SUBSCRIBER: &'static str = NAMESPACE;
 
     async fn handle(&self, event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
-        if self.record && is_counted(event.source()) {
+        // What waited for another attempt was asked to wait.
+        if self.record && cx.attempt() == 1 && is_counted(event.source()) {
             self.recorder.since(event.timestamp());
         }
         match self.kind {
             Kind::None => {}
             Kind::OneEffect => cx.hash_set("handled", &event.id().to_string(), "1")?,
             Kind::FollowUp => cx.publish(FOLLOW_UP_TYPE, &Shipment { order: event.id() })?,
-            Kind::Failing if cx.attempt() == 1 && fails(number(event.id()), self.fail) => {
+            Kind::Failing if self.fails(number(event.id()), cx.attempt()) => {
                 self.recorder.failed();
                 return Err(HandlerError::retry("told to fail"));
             }
             Kind::Failing => {}
+        }
+        if self.tally {
+            cx.increment("tally", 1)?;
         }
         self.recorder.handled(1);
         Ok(())
@@ -200,12 +226,25 @@ fn run_worker(work: Work, common: &CommonArgs) -> Result<ExitCode, CommandError>
     let handler = BenchHandler {
         kind: work.kind,
         fail: work.fail,
+        fail_always: work.fail_always,
+        tally: work.tally,
         record: work.record,
         recorder: recorder.clone(),
     };
     let ready = || println!("{READY}");
     let drain = Duration::from_secs(25);
-    let exit = serve(handler, common, work.subscriber, None, drain, ready);
+    if let Some(seconds) = work.every {
+        let (recorder, every) = (recorder.clone(), Duration::from_secs(seconds.max(1)));
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(every);
+                if let Ok(counted) = serde_json::to_string(&recorder.take()) {
+                    println!("{COUNTS}{counted}");
+                }
+            }
+        });
+    }
+    let exit = serve(handler, common, work.subscriber, work.name, drain, ready);
     recorder.write(&work.counted)?;
     Ok(exit)
 }

@@ -27,11 +27,11 @@ end
 -- Whether nobody but this consumer holds anything of the group, each under the count 1 (whoever
 -- claims leaves a record in `attempts`). Then whatever is pending is ours, and asking for each
 -- delivery (which costs more than to settle it) can be saved: an acknowledgement that Redis counts
--- was of a delivery that was still owed, and owed by us.
+-- was of a delivery that was still owed, and owed by us. Answers the first such delivery.
 local function holds_all(stream, group, consumer, attempts)
   if redis.call('EXISTS', attempts) == 1 then return false end
-  local holders = redis.call('XPENDING', stream, group)[4]
-  return holders and #holders == 1 and holders[1][1] == consumer
+  local _, first, _, holders = unpack(redis.call('XPENDING', stream, group))
+  return holders and #holders == 1 and holders[1][1] == consumer and first
 end
 
 -- Stops the script, before anything was written, unless the key is absent or of that type.

@@ -115,7 +115,7 @@ impl Holder {
         let mut call = self.settle(&MARK_STARTED);
         call.arg(&self.group)
             .arg(&self.consumer)
-            .arg(fence.id.to_string())
+            .arg(fence.id)
             .arg(fence.count)
             .arg(starts);
         call.invoke_async(connection).await
@@ -166,7 +166,7 @@ impl Holder {
         let mut call = self.settle(&RENEW);
         call.key(&self.stats).arg(&self.group).arg(&self.consumer);
         for fence in deliveries {
-            call.arg(fence.id.to_string()).arg(fence.count);
+            call.arg(fence.id).arg(fence.count);
         }
         call.invoke_async(connection).await
     }

@@ -6,11 +6,13 @@
 //! | file | what its scripts do |
 //! |---|---|
 //! | settle | end a delivery: commit, retry later, release, dead-letter |
+//! | call | how a script is called |
 //! | claim | get and keep deliveries: reclaim, take over, mark, renew, restart idle times |
 //! | route | move a batch of the inbox on; redrive a letter |
 //! | groups | dataset, groups, live workers |
 //! | trim | cut history |
 
+mod call;
 mod claim;
 mod groups;
 mod route;
@@ -19,9 +21,8 @@ mod trim;
 
 use std::sync::LazyLock;
 
-use redis::{Script, ScriptInvocation};
-
 use super::codec::{EntryId, Fields};
+use call::{Call, Script};
 
 pub use claim::{Claimed, Reclaimed, Scope};
 pub use groups::{
@@ -99,7 +100,7 @@ fn flag(value: bool) -> &'static str {
     if value { "1" } else { "0" }
 }
 
-fn push_fields(call: &mut ScriptInvocation<'_>, fields: &Fields) {
+fn push_fields(call: &mut Call<'_>, fields: &Fields) {
     for (name, value) in &fields.0 {
         call.arg(name.as_slice()).arg(value.as_slice());
     }

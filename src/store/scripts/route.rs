@@ -76,18 +76,20 @@ pub struct RouteBatch<'a> {
     pub entries: &'a [(Fence, Routed)],
     /// Whether they are all that a read brought, so that the inbox has nothing else between them.
     pub contiguous: bool,
+    /// Whether it is sent before the batch before is known to be routed.
+    pub early: bool,
 }
 
 /// In KEYS of `route.lua`: inbox, dead letters, counters and attempts come first.
 const FIRST_SEEN_KEY: usize = 5;
 
-/// Routes a batch in one atomic step.
+/// Routes a batch in one atomic step; `None`: it was sent too early, and nothing was done.
 pub async fn route<'a>(
     connection: &mut MultiplexedConnection,
     batch: &RouteBatch<'a>,
-) -> Result<RouteCounts, RedisError> {
+) -> Result<Option<RouteCounts>, RedisError> {
     if batch.entries.is_empty() {
-        return Ok(RouteCounts::default());
+        return Ok(Some(RouteCounts::default()));
     }
     // What many entries have in common is sent once: a script pays for each argument.
     let mut routes: Vec<(usize, &str, &str, u32)> = Vec::new();
@@ -116,6 +118,11 @@ pub async fn route<'a>(
         .key(&batch.inbox.attempts)
         .key(batch.seen)
         .key(batch.targets);
+    let bytes = batch.entries.iter().map(|(_, routed)| match routed {
+        Routed::Append { event, .. } => event.len() + 100,
+        Routed::Dead(letter) => letter.0.iter().map(|(n, v)| n.len() + v.len()).sum(),
+    });
+    call.reserve(8 + 6 * batch.entries.len(), bytes.sum());
     call.arg(&batch.inbox.group)
         .arg(&batch.inbox.consumer)
         .arg(batch.seen.len())
@@ -123,13 +130,14 @@ pub async fn route<'a>(
         .arg(batch.now)
         .arg(flag(batch.contiguous))
         .arg(flag(numbers.contains(&0)))
+        .arg(flag(batch.early))
         .arg(routes.len());
     for (target, event_type, to, hops) in routes {
         let key = FIRST_SEEN_KEY + batch.seen.len() + target;
         call.arg(key).arg(event_type).arg(to).arg(hops);
     }
     for ((fence, routed), number) in batch.entries.iter().zip(numbers) {
-        call.arg(fence.id.to_string()).arg(fence.count).arg(number);
+        call.arg(fence.id).arg(fence.count).arg(number);
         match routed {
             Routed::Append {
                 event_id,
@@ -145,14 +153,15 @@ pub async fn route<'a>(
             }
         }
     }
-    let (routed, duplicates, conflicts, refused, fenced) = call.invoke_async(connection).await?;
-    Ok(RouteCounts {
+    let (routed, duplicates, conflicts, refused, fenced): (i64, _, _, _, _) =
+        call.invoke_async(connection).await?;
+    Ok(routed.try_into().ok().map(|routed| RouteCounts {
         routed,
         duplicates,
         conflicts,
         refused,
         fenced,
-    })
+    }))
 }
 
 /// Moves a dead letter to `target` as a new entry; false if it is no longer there.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, ParsingError, RedisError, Script, ScriptInvocation, Value};
+use redis::{FromRedisValue, ParsingError, RedisError, Value};
 
 use super::super::codec::Fields;
+use super::call::{Call, Script};
 use super::{
     ACK, BEYOND_ANY_LEASE_MS, COMMIT, DEAD_LETTER, Fence, Holder, PARK, RELEASED, RETRY, flag,
     push_fields,
@@ -127,7 +128,7 @@ pub struct Parked {
 
 impl Holder {
     /// A script on this group's stream and its record of troubled deliveries.
-    pub(super) fn settle<'a>(&'a self, script: &'a Script) -> ScriptInvocation<'a> {
+    pub(super) fn settle<'a>(&'a self, script: &'a Script) -> Call<'a> {
         let mut call = script.key(&self.stream);
         call.key(&self.attempts);
         call
@@ -145,9 +146,7 @@ impl Holder {
             .arg(&self.consumer)
             .arg(flag(self.delete_settled));
         for (fence, troubled) in deliveries {
-            call.arg(fence.id.to_string())
-                .arg(fence.count)
-                .arg(flag(*troubled));
+            call.arg(fence.id).arg(fence.count).arg(flag(*troubled));
         }
         let (done, gone, fenced) = call.invoke_async(connection).await?;
         Ok(AckCounts { done, gone, fenced })
@@ -183,7 +182,7 @@ impl Holder {
                 flag(commit.troubled),
                 values.len()
             );
-            call.arg(commit.fence.id.to_string()).arg(shape).arg(values);
+            call.arg(commit.fence.id).arg(shape).arg(values);
         }
         call.invoke_async(connection).await
     }
@@ -232,8 +231,7 @@ impl Holder {
             .arg(target)
             .arg(lease_ms);
         for parked in deliveries {
-            call.arg(parked.fence.id.to_string())
-                .arg(parked.fence.count);
+            call.arg(parked.fence.id).arg(parked.fence.count);
             call.arg(parked.delay_ms)
                 .arg(&parked.log)
                 .arg(parked.starts.map(|n| n.to_string()).unwrap_or_default());
@@ -253,7 +251,7 @@ impl Holder {
         call.key(dead);
         call.arg(&self.group)
             .arg(&self.consumer)
-            .arg(fence.id.to_string())
+            .arg(fence.id)
             .arg(fence.count);
         call.arg(flag(self.delete_settled));
         push_fields(&mut call, letter);

@@ -24,6 +24,16 @@ impl Bench {
     }
 
     async fn try_route(&mut self, entries: &[(Fence, Routed)]) -> redis::RedisResult<RouteCounts> {
+        let routed = self.try_route_as(entries, false, false).await?;
+        Ok(routed.expect("not early"))
+    }
+
+    async fn try_route_as(
+        &mut self,
+        entries: &[(Fence, Routed)],
+        contiguous: bool,
+        early: bool,
+    ) -> redis::RedisResult<Option<RouteCounts>> {
         let (seen, targets) = (SEEN.map(String::from), TARGETS.map(String::from));
         let batch = RouteBatch {
             inbox: &self.me,
@@ -33,7 +43,8 @@ impl Bench {
             targets: &targets,
             now: "2026-01-01T00:00:00Z",
             entries,
-            contiguous: false,
+            contiguous,
+            early,
         };
         route(&mut self.redis, &batch).await
     }
@@ -116,6 +127,71 @@ async fn events_are_routed_with_their_fields_and_leave_the_inbox() {
     );
     assert_eq!((b.ids("inbox").len(), b.owed()), (0, 0));
     assert_eq!(b.show("seen:7"), "e1=c1, e2=c");
+    assert_eq!(b.show("stats:router"), "routed=2");
+}
+
+/// Cutting the head of the inbox off takes nothing along that was not routed.
+#[tokio::test]
+async fn a_contiguous_batch_leaves_the_inbox_and_nothing_else_does() {
+    let batch = [
+        (fence(2, 1), append("e2", "c")),
+        (fence(3, 1), append("e3", "c")),
+    ];
+    for (settled_before, left) in [(true, vec!["4-0"]), (false, vec!["1-0", "4-0"])] {
+        let mut b = Bench::inbox(4).await;
+        if settled_before {
+            b.route(&[(fence(1, 1), append("e1", "c"))]).await;
+        }
+        let counts = b.try_route_as(&batch, true, false).await.unwrap();
+        assert_eq!(counts, Some(counts_of_routed(2)));
+        assert_eq!(
+            (b.ids("inbox"), b.owed() as usize),
+            (left.iter().map(ToString::to_string).collect(), left.len())
+        );
+    }
+}
+
+fn counts_of_routed(n: u64) -> RouteCounts {
+    counts(n, 0, 0, 0, 0)
+}
+
+/// A batch that is sent before the answer about the one before is taken only in its turn.
+#[tokio::test]
+async fn a_batch_that_comes_early_waits_for_the_one_before() {
+    let mut b = Bench::inbox(3).await;
+    let (first, second) = (
+        [(fence(1, 1), append("e1", "c"))],
+        [(fence(2, 1), append("e2", "c"))],
+    );
+    let before = b.snapshot();
+    assert_eq!(b.try_route_as(&second, true, true).await.unwrap(), None);
+    assert_eq!(b.snapshot(), before);
+    b.route(&first).await;
+    let counts = b.try_route_as(&second, true, true).await.unwrap();
+    assert_eq!(counts, Some(counts_of_routed(1)));
+
+    b.run(&format!("XCLAIM inbox router {OTHER} 0 3-0 JUSTID"));
+    let third = [(fence(3, 1), append("e3", "c"))];
+    let before = b.snapshot();
+    assert_eq!(
+        b.try_route_as(&third, true, true).await.unwrap(),
+        None,
+        "another's"
+    );
+    assert_eq!(b.snapshot(), before);
+}
+
+/// What was routed already is known by its marks, also where one consumer holds all the rest.
+#[tokio::test]
+async fn of_a_batch_that_was_partly_routed_only_the_rest_is() {
+    let mut b = Bench::inbox(3).await;
+    b.route(&[(fence(1, 1), append("e1", "c"))]).await;
+    let batch = [
+        (fence(1, 1), append("e1", "c")),
+        (fence(2, 1), append("e2", "c")),
+    ];
+    assert_eq!(b.route(&batch).await, counts(1, 0, 0, 0, 1));
+    assert_eq!((b.ids("order-events").len(), b.owed()), (2, 1));
     assert_eq!(b.show("stats:router"), "routed=2");
 }
 

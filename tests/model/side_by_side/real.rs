@@ -343,8 +343,12 @@ impl Real {
             now: "2026-01-01T00:00:00Z",
             entries: &entries,
             contiguous: false,
+            early: false,
         };
-        let counts = product::route(&mut self.redis, &batch).await.unwrap();
+        let counts = product::route(&mut self.redis, &batch)
+            .await
+            .unwrap()
+            .unwrap();
         Said::Fenced(counts.fenced as usize)
     }
 
