@@ -16,6 +16,7 @@ mod properties;
 mod support;
 
 mod crashes;
+mod curves;
 mod dev;
 mod hostile;
 mod ledger;

@@ -29,7 +29,7 @@ pub(in super::super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MAX_TYPES))]
     pub(super) types: u64,
     /// Subscribers; each of them receives every event.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=200))]
     pub(super) subscribers: u64,
     /// Worker processes per subscriber.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
@@ -40,6 +40,20 @@ pub(in super::super) struct Args {
     /// Deliveries that one worker works on at a time.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(super) concurrency: u64,
+    /// Entries of the domain stream that were settled before, in the stage handle.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000_000))]
+    pub(super) history: u64,
+    /// Deliveries of each subscriber that wait for a retry meanwhile, in the stage handle. It is
+    /// due in a day; until then each surfaces once in a lease and is parked again.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000_000))]
+    pub(super) waiting: u64,
+    /// How much history the domain stream keeps; the floor keeps all of it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) maxlen: Option<u64>,
+    /// The producer waits while the inbox has more entries than this, in the stage end-to-end;
+    /// else it runs far ahead of everyone.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) inbox_limit: Option<u64>,
     /// What handlers do; the first is that of the stages end-to-end and latency.
     #[arg(
         long,
@@ -68,6 +82,9 @@ pub(in super::super) struct Args {
     /// Measure so many times, ours and the floor in turn, and show medians.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pub(super) repeat: u64,
+    /// Without the floor, and so without ratios.
+    #[arg(long)]
+    pub(super) no_floor: bool,
     /// A Redis to measure on, instead of a private one.
     #[arg(long, value_name = "URL", conflicts_with_all = ["redis_server", "stream_node_bytes", "append_only"])]
     pub(super) redis_url: Option<String>,
@@ -130,6 +147,10 @@ impl Args {
             workers: self.workers,
             routers: self.routers,
             concurrency: self.concurrency,
+            history: self.history,
+            waiting: self.waiting,
+            maxlen: self.maxlen,
+            inbox_limit: self.inbox_limit,
             failures_per_million: (self.failure_rate * MILLION as f64).round() as u64,
             rate: self.rate,
             rate_seconds: self.rate_seconds,

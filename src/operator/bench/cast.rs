@@ -92,6 +92,12 @@ impl Bench<'_> {
                 .arg(number(warm_up))
                 .arg("--counted")
                 .arg(&counted);
+            let spec = match self.scale.inbox_limit {
+                Some(limit) if stage == Stage::EndToEnd => {
+                    spec.arg("--inbox-limit").arg(number(limit))
+                }
+                _ => spec,
+            };
             match (stage, side) {
                 (Stage::Latency, _) => spec.arg("--rate").arg(number(self.scale.rate)),
                 (_, Side::Floor) => spec.arg("--bare"),

@@ -32,6 +32,7 @@ mod workload;
 
 use std::fs;
 use std::io::{Write, stdout};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +57,7 @@ use crate::process::interrupted;
 
 /// Of so many events each measurement runs once before it counts.
 const WARM_UP_SHARE: u64 = 10;
-const LEAST_WARM_UP: u64 = 500;
+const WARM_UP: RangeInclusive<u64> = 500..=50_000;
 
 /// Everything that a run found out.
 #[derive(Serialize)]
@@ -116,6 +117,7 @@ impl Args {
             event_bytes: self.event_bytes,
             subscribers: self.subscribers,
             concurrency: self.concurrency,
+            maxlen: self.maxlen,
         };
         let (path, config) = shape.write(folder.path())?;
         let workload = Workload::new(self.types, self.event_bytes);
@@ -169,7 +171,10 @@ impl Args {
         mut bench: Bench<'_>,
     ) -> Result<(Vec<Sample>, Option<Memory>), CommandError> {
         let jobs = self.jobs();
-        let sides = [Side::Ours, Side::Floor];
+        let sides: &[Side] = match self.no_floor {
+            true => &[Side::Ours],
+            false => &[Side::Ours, Side::Floor],
+        };
         let bar = progress(jobs.len() as u64 * sides.len() as u64 * (self.repeat + 1));
         let whole = bench.scale.clone();
         let mut samples = Vec::new();
@@ -178,11 +183,18 @@ impl Args {
                 // The first is to warm up.
                 bench.scale = whole.clone();
                 if turn == 0 {
-                    let few = (whole.events / WARM_UP_SHARE).max(LEAST_WARM_UP);
-                    bench.scale.events = few.min(whole.events);
+                    let few =
+                        (whole.events / WARM_UP_SHARE).clamp(*WARM_UP.start(), *WARM_UP.end());
+                    for size in [
+                        &mut bench.scale.events,
+                        &mut bench.scale.history,
+                        &mut bench.scale.waiting,
+                    ] {
+                        *size = few.min(*size);
+                    }
                     bench.scale.rate_seconds = 1;
                 }
-                for side in sides {
+                for &side in sides {
                     bar.set_message(match job.kind {
                         Some(kind) => format!("{}, {}", job.stage.as_str(), kind.as_str()),
                         None => job.stage.as_str().to_owned(),

@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::CommandError;
 use super::floor;
 use super::latency::Recorder;
+use super::stage::LOOK;
 use super::workload::{FOLLOW_UP_TYPE, NAMESPACE, Workload, is_counted, number, stamp};
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
@@ -129,6 +130,9 @@ struct Produce {
     /// So many come first and do not count.
     #[arg(long, default_value_t = 0)]
     warm_up: u64,
+    /// It waits while the inbox is longer.
+    #[arg(long)]
+    inbox_limit: Option<u64>,
     /// With a bare client.
     #[arg(long)]
     bare: bool,
@@ -253,10 +257,18 @@ impl Produce {
         let keys = Keys::new(Some(NAMESPACE));
         let publisher = Publisher::new(redis.link(), &keys);
         let bare = floor::Producer::new(&redis, &keys).await?;
+        let (link, mut length) = (redis.link(), redis::cmd("XLEN"));
+        let length = &*length.arg(keys.inbox());
         println!("{READY}");
         let start = Instant::now();
         let mut next = 0;
         while next < self.events {
+            if let Some(limit) = self.inbox_limit {
+                let ask = |mut c| async move { length.query_async::<u64>(&mut c).await };
+                while link.run(ask).await? > limit {
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
             let end = (next + BATCH as u64).min(self.events);
             let now = stamp(Timestamp::now());
             let batch: Vec<_> = (next..end).map(|n| workload.event(n, &now, true)).collect();

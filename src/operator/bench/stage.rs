@@ -1,6 +1,7 @@
 //! One measured run: the data is laid out, the processes of one side work on it, and what they
 //! did is counted afterwards. Nothing else runs meanwhile but a look every [`LOOK`].
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::fleet::ROUTER;
 use crate::store::EntryId;
 
 /// How often it is looked whether the work is done.
-const LOOK: Duration = Duration::from_millis(10);
+pub(super) const LOOK: Duration = Duration::from_millis(10);
 /// When nothing has moved for so long, something is wrong.
 const STALLED: Duration = Duration::from_secs(30);
 
@@ -91,6 +92,12 @@ pub(super) struct Scale {
     pub(super) workers: u64,
     pub(super) routers: u64,
     pub(super) concurrency: u64,
+    /// Entries that every group has settled before, in the stage `handle`.
+    pub(super) history: u64,
+    /// Deliveries of each group that wait for a retry meanwhile, in the stage `handle`.
+    pub(super) waiting: u64,
+    pub(super) maxlen: Option<u64>,
+    pub(super) inbox_limit: Option<u64>,
     pub(super) failures_per_million: u64,
     pub(super) rate: u64,
     pub(super) rate_seconds: u64,
@@ -130,6 +137,8 @@ struct Owed {
     stream: String,
     groups: Vec<String>,
     last: EntryId,
+    /// What stays pending in each of them.
+    waiting: u64,
 }
 
 impl Bench<'_> {
@@ -147,15 +156,23 @@ impl Bench<'_> {
         } else {
             0
         };
-        if side == Side::Floor {
+        if stage == Stage::Handle {
+            // Other events than those that count: numbers begin behind theirs.
+            self.fill_stream(events..events + self.scale.history)
+                .await?;
+        }
+        if side == Side::Floor || self.begun(stage) {
             self.place.create_groups(&self.subscribers()).await?;
         }
         match stage {
             Stage::Route => self.place.fill_inbox(&self.workload, events).await?,
             Stage::Handle => {
-                self.place
-                    .fill_stream(&self.workload, events, &self.recipients)
-                    .await?;
+                let from = events + self.scale.history;
+                self.fill_stream(from..from + self.scale.waiting).await?;
+                for subscriber in self.subscribers() {
+                    self.place.park(&subscriber, self.scale.waiting).await?;
+                }
+                self.fill_stream(0..events).await?;
             }
             _ => {}
         }
@@ -238,6 +255,32 @@ impl Bench<'_> {
         subscribers(self.scale.subscribers)
     }
 
+    /// Puts the events of those numbers into the domain stream.
+    async fn fill_stream(&self, numbers: Range<u64>) -> Result<(), CommandError> {
+        let place = self.place;
+        place
+            .fill_stream(&self.workload, numbers, &self.recipients)
+            .await
+    }
+
+    /// Whether the groups have a past, and so are not created by who reads them first.
+    fn begun(&self, stage: Stage) -> bool {
+        stage == Stage::Handle && self.past() > 0
+    }
+
+    /// Entries that come before those that count.
+    fn past(&self) -> u64 {
+        self.scale.history + self.scale.waiting
+    }
+
+    /// How many entries the domain stream has had when the stage is done.
+    pub(super) fn entries(&self, stage: Stage, events: u64) -> u64 {
+        match stage {
+            Stage::Handle => self.past() + events,
+            _ => events,
+        }
+    }
+
     /// How many of so many events fail once.
     pub(super) fn failures(&self, events: u64) -> u64 {
         let share = self.scale.failures_per_million;
@@ -264,6 +307,11 @@ impl Bench<'_> {
                 stream,
                 groups,
                 last,
+                waiting: if stage == Stage::Handle {
+                    self.scale.waiting
+                } else {
+                    0
+                },
             };
             tokio::select! {
                 biased;
@@ -280,7 +328,7 @@ impl Bench<'_> {
             let now = self.place.groups(&owed.stream).await?;
             let is_done = |name: &String| {
                 let group = now.iter().find(|g| g.name == *name);
-                group.is_some_and(|g| g.pending == 0 && g.delivered >= owed.last)
+                group.is_some_and(|g| g.pending == owed.waiting && g.delivered >= owed.last)
             };
             if owed.groups.iter().all(is_done) {
                 return Ok(());

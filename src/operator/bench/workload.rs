@@ -33,7 +33,11 @@ const CUSTOMER: &str = "C-000000";
 /// Where the ID stands in every event.
 pub(super) const ID_AT: std::ops::Range<usize> = 13..49;
 /// The highest number of event types.
-pub(super) const MAX_TYPES: u64 = 100;
+pub(super) const MAX_TYPES: u64 = 1_000;
+/// So many subscribers are named one by one; routing.yaml can hold only so much.
+const MOST_NAMES: u64 = 10_000;
+/// How long a delivery goes without a sign of life before it is claimed.
+pub(super) const LEASE_MS: u64 = 30_000;
 /// The largest event that routing.yaml can allow.
 pub(super) const MAX_BYTES: u64 = 64 * 1024 * 1024;
 const DEFAULT_LIMIT: u64 = 1024 * 1024;
@@ -43,10 +47,17 @@ fn type_name(n: u64) -> String {
     format!("Order.Placed{}", n + 1)
 }
 
-fn order(event_type: &str, note: usize) -> String {
-    let note = "n".repeat(note);
+/// The lines of an order, as many as there is room for.
+const LINES: [&str; 3] = [
+    r#"{"sku":"SKU-000017","quantity":2,"unit_price":19.90}"#,
+    r#"{"sku":"SKU-000423","quantity":1,"unit_price":149.00}"#,
+    r#"{"sku":"SKU-001999","quantity":6,"unit_price":3.25}"#,
+];
+
+fn order(event_type: &str, lines: &[&str], note: usize) -> String {
+    let (lines, note) = (lines.join(","), "n".repeat(note));
     format!(
-        r#"{{"event_id":"{ID}","event_type":"{event_type}","version":"1","timestamp":"{TIME}","correlation_id":"{FLOW}","source":"{COUNTED}","data":{{"order_id":"{ORDER}","customer":{{"customer_id":"{CUSTOMER}","name":"Ada Lovelace","country":"GB"}},"currency":"EUR","lines":[{{"sku":"SKU-000017","quantity":2,"unit_price":19.90}},{{"sku":"SKU-000423","quantity":1,"unit_price":149.00}},{{"sku":"SKU-001999","quantity":6,"unit_price":3.25}}],"total":208.30,"placed_at":"2026-01-05T10:00:00Z","note":"{note}"}}}}"#
+        r#"{{"event_id":"{ID}","event_type":"{event_type}","version":"1","timestamp":"{TIME}","correlation_id":"{FLOW}","source":"{COUNTED}","data":{{"order_id":"{ORDER}","customer":{{"customer_id":"{CUSTOMER}","name":"Ada Lovelace","country":"GB"}},"currency":"EUR","lines":[{lines}],"total":208.30,"placed_at":"2026-01-05T10:00:00Z","note":"{note}"}}}}"#
     )
 }
 
@@ -62,7 +73,11 @@ struct Template {
 
 impl Template {
     fn new(event_type: &str, bytes: usize) -> Self {
-        let text = order(event_type, bytes.saturating_sub(order(event_type, 0).len()));
+        let fits = |lines: &&[&str]| order(event_type, lines, 0).len() <= bytes;
+        let mut most = (2..=LINES.len()).rev().filter_map(|n| LINES.get(..n));
+        let lines = most.find(fits).unwrap_or(&LINES[..1]);
+        let rest = bytes.saturating_sub(order(event_type, lines, 0).len());
+        let text = order(event_type, lines, rest);
         let at = |what: &str| text.find(what).unwrap_or(0);
         Self {
             time: at(TIME),
@@ -91,7 +106,7 @@ impl Workload {
 
     /// The shortest event that can be asked for.
     pub(super) fn least_bytes(types: u64) -> u64 {
-        order(&type_name(types.saturating_sub(1)), 0).len() as u64
+        order(&type_name(types.saturating_sub(1)), &LINES[..1], 0).len() as u64
     }
 
     /// The `n`-th event, at a time as [`stamp`] writes it.
@@ -176,6 +191,7 @@ pub(super) struct Shape {
     pub(super) event_bytes: u64,
     pub(super) subscribers: u64,
     pub(super) concurrency: u64,
+    pub(super) maxlen: Option<u64>,
 }
 
 impl Shape {
@@ -211,17 +227,23 @@ impl Shape {
             "version: 1\nnamespace: {NAMESPACE}\nschemas: schemas\nlimits: {{ event_bytes: {} }}\n",
             self.event_bytes.max(DEFAULT_LIMIT)
         );
+        let maxlen = self.maxlen.map(|n| format!(", maxlen: {n}"));
+        let maxlen = maxlen.unwrap_or_default();
         let _ = write!(
             yaml,
-            "streams:\n  {STREAM}: {{ events: [\"Order.**\"] }}\n  {FOLLOW_UPS}: {{ events: [\"Shipment.**\"] }}\nroutes:\n"
+            "streams:\n  {STREAM}: {{ events: [\"Order.**\"]{maxlen} }}\n  {FOLLOW_UPS}: {{ events: [\"Shipment.**\"] }}\nroutes:\n"
         );
         let to = subscribers(self.subscribers).join(", ");
-        for n in 0..self.types {
-            let _ = writeln!(yaml, "  {}: [{to}]", type_name(n));
+        if self.types * self.subscribers <= MOST_NAMES {
+            for n in 0..self.types {
+                let _ = writeln!(yaml, "  {}: [{to}]", type_name(n));
+            }
+        } else {
+            let _ = writeln!(yaml, "  \"Order.**\": [{to}]");
         }
         let _ = write!(
             yaml,
-            "defaults:\n  start: beginning\n  concurrency: {}\n  backoff: {{ initial: 10ms, multiplier: 1, max: 10ms, jitter: 0 }}\n",
+            "defaults:\n  start: beginning\n  concurrency: {}\n  lease: {LEASE_MS}ms\n  backoff: {{ initial: 10ms, multiplier: 1, max: 10ms, jitter: 0 }}\n",
             self.concurrency
         );
         yaml
@@ -314,6 +336,7 @@ mod tests {
                 event_bytes,
                 subscribers: 2,
                 concurrency: 4,
+                maxlen: Some(1),
             };
             let (_, config) = shape.write(folder.path()).unwrap();
             let workload = Workload::new(types, event_bytes);

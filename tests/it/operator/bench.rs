@@ -176,6 +176,60 @@ fn it_grows_with_its_parameters() {
     );
 }
 
+/// With a past: what was settled, and what waits for a retry, is neither handled nor counted.
+#[test]
+fn what_was_there_before_is_left_alone() {
+    let mut command = bench(&["--stages", "handle", "--history", "300", "--waiting", "200"]);
+    command.args([
+        "--subscribers",
+        "2",
+        "--handlers",
+        "none",
+        "--output",
+        "json",
+    ]);
+    let all = run(command, b"").json();
+    let samples = all["samples"].as_array().unwrap();
+    assert_eq!(samples.len(), 2);
+    for sample in samples {
+        assert_eq!(sample["events"], 1_200, "per delivery: {sample}");
+    }
+    assert_eq!(all["parameters"]["waiting"], 200);
+}
+
+/// As many types and subscribers as it knows; trimmed; and without the floor there are no ratios.
+#[test]
+fn the_floor_can_sit_out() {
+    let mut command = bench(&[
+        "--stages",
+        "route,end-to-end",
+        "--no-floor",
+        "--maxlen",
+        "100",
+    ]);
+    command.args([
+        "--handlers",
+        "none",
+        "--inbox-limit",
+        "50",
+        "--output",
+        "json",
+    ]);
+    let all = run(command, b"").json();
+    assert_eq!(all["samples"].as_array().unwrap().len(), 2);
+    for stage in [("route", ""), ("end-to-end", "none")] {
+        let speed = &of(&all["results"], stage.0, stage.1)["figures"]["events_per_second"];
+        assert!(speed["ours"]["median"].is_number(), "{speed}");
+        assert!(
+            speed["floor"].is_null() && speed["ratio"].is_null(),
+            "{speed}"
+        );
+    }
+    let mut large = bench(&["--stages", "route", "--no-floor", "--types", "1000"]);
+    large.args(["--subscribers", "200", "--output", "json"]);
+    assert_eq!(run(large, b"").json()["samples"][0]["events"], 600);
+}
+
 #[test]
 fn on_a_given_redis_it_stays_under_its_namespace() {
     let server = Server::start();
