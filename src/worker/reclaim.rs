@@ -60,6 +60,12 @@ impl Grace {
     }
 }
 
+/// A look passes everything that is pending and not due. One that took longer than this has a pause
+/// after it, so that thousands of waiting retries do not keep Redis busy with being looked at.
+const LONG_LOOK: Duration = Duration::from_millis(2);
+/// How much longer than the look that pause is.
+const REST: u32 = 9;
+
 /// Requests that the server runs later than this are as if it had been away.
 const MIN_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -101,11 +107,12 @@ impl<H: Handler> Core<H> {
         let mut found = true;
         while found {
             found = false;
+            let mut longest = Duration::ZERO;
             for source in sources.iter() {
                 if self.stop.reading.is_cancelled() || self.throttle.paused_until().is_some() {
                     return;
                 }
-                match self.reclaim(source, grace).await {
+                match self.reclaim(source, grace, &mut longest).await {
                     Ok(Some(more)) => found |= more,
                     Ok(None) => {
                         grace.restart(self.link.epoch(), self.lease);
@@ -120,6 +127,12 @@ impl<H: Handler> Core<H> {
                             return;
                         }
                     }
+                }
+            }
+            if longest > LONG_LOOK {
+                tokio::select! {
+                    () = self.stop.reading.cancelled() => return,
+                    () = tokio::time::sleep((longest * REST).min(LOOK)) => {}
                 }
             }
         }
@@ -153,6 +166,7 @@ impl<H: Handler> Core<H> {
         self: &Arc<Self>,
         source: &Source,
         grace: &mut Grace,
+        longest: &mut Duration,
     ) -> Result<Option<bool>, StoreError> {
         // A slot first: a claim without one would start its lease for nothing.
         tokio::select! {
@@ -170,6 +184,7 @@ impl<H: Handler> Core<H> {
         let Some(reclaimed) = self.link.run_on(grace.epoch, exchange).await? else {
             return Ok(None);
         };
+        *longest = since.elapsed().max(*longest);
         grace.clock = Some((reclaimed.server_ms, Instant::now()));
         grace.set_back |= grace.server.may_be_set_back(since, reclaimed.server_ms);
         if reclaimed.late {

@@ -72,14 +72,15 @@ impl Scripts {
         let record = group.attempts.get(&id).copied().unwrap_or_default();
         let pending = group.pending.get_mut(&id)?;
         let parked = !matches!(pending.owner, Owner::Process(_));
+        if parked && record.due == Some(Due::FarAway) {
+            pending.idle = false;
+            return None;
+        }
         if !self.broken(Mutant::ReclaimKeepsCount) {
             pending.count += 1;
         }
         pending.serial += 1;
         pending.idle = false;
-        if parked && record.due == Some(Due::FarAway) {
-            return None;
-        }
         pending.owner = Owner::Process(by);
         let (count, serial) = (pending.count, pending.serial);
         store.note(queue, id, |record| {
