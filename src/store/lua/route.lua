@@ -14,7 +14,7 @@ local call, ARGV = redis.call, ARGV -- looked up for each event
 must_be(dead, 'stream')
 must_be(stats, 'hash')
 must_be(attempts, 'hash')
-must_be_able(inbox, 'XACK', 'XDEL', 'XTRIM')
+must_be_able(inbox, 'XACK', 'XDEL', 'XTRIM', 'XRANGE')
 must_be_able(dead, 'XADD')
 must_be_able(stats, 'HINCRBY')
 must_be_able(attempts, 'HDEL')

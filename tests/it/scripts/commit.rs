@@ -134,15 +134,100 @@ async fn a_commit_of_the_untroubled_leaves_attempts_alone() {
 
 #[tokio::test]
 async fn a_second_commit_finds_the_delivery_gone() {
-    let mut b = Bench::pending(1).await;
     let add = || {
         Request::default()
             .effect("INCRBY x-service:sum 1")
             .follow_up("{}", 1)
     };
-    assert_eq!(b.commit(1, add()).await, DONE);
-    assert_eq!(b.refused(add()).await, Committed::Settled(Settled::Gone));
-    assert_eq!(b.show("x-service:sum"), "1");
+    // With others pending as well, it is not asked whether this one is.
+    for pending in [1, 2] {
+        let mut b = Bench::pending(pending).await;
+        assert_eq!(b.commit(1, add()).await, DONE);
+        assert_eq!(b.refused(add()).await, Committed::Settled(Settled::Gone));
+        assert_eq!(b.show("x-service:sum"), "1");
+    }
+}
+
+/// After a lost answer: no conflict with itself, which would run the handler again.
+#[tokio::test]
+async fn a_commit_whose_own_effects_end_its_condition_is_gone_when_sent_again() {
+    let once = || {
+        Request::default()
+            .require("x-service:new", None)
+            .effect("SET x-service:new 1")
+    };
+    for pending in [1, 2] {
+        let mut b = Bench::pending(pending).await;
+        assert_eq!(b.commit(1, once()).await, DONE);
+        assert_eq!(b.refused(once()).await, Committed::Settled(Settled::Gone));
+    }
+}
+
+/// Also where deliveries are asked for one by one, which a record in `attempts` brings about.
+#[tokio::test]
+async fn each_of_a_batch_is_committed_or_refused_by_itself() {
+    for record in [false, true] {
+        let mut b = Bench::pending(7).await;
+        prepare(&b);
+        if record {
+            b.run(&format!("HSET {ATTEMPTS} 9-0 [1]"));
+        }
+        b.run(&format!("XACK {STREAM} {GROUP} 5-0"));
+        b.rights("-sadd");
+        let fine = |key: &str| {
+            Request::default()
+                .require("x-service:s", Some("v"))
+                .effect(&format!("SET {key} 1"))
+        };
+        let batch = [
+            fine("x-service:first"),
+            ambitious().require("x-service:s", Some("w")),
+            ambitious().effect("INCRBY x-service:s 1"),
+            ambitious().effect("SADD x-service:set a"),
+            ambitious(),
+            // What the first of the batch left holds for those behind it.
+            ambitious().require("x-service:first", None),
+            fine("x-service:last"),
+        ];
+        let requests: Vec<_> = (1..)
+            .zip(&batch)
+            .map(|(id, request)| {
+                let (fence, asked) = (fence(id, 1), request.encode());
+                let troubled = false;
+                let request = CommitRequest {
+                    fence,
+                    troubled,
+                    asked,
+                };
+                request.into()
+            })
+            .collect();
+        let kept = |b: &Bench| {
+            let mut keys = b.snapshot();
+            let ours = [STREAM, "x-service:first", "x-service:last"];
+            keys.retain(|(key, _)| !ours.contains(&key.as_str()));
+            keys
+        };
+        let before = kept(&b);
+        let answers = b.me.commit(&mut b.redis, "inbox", &requests).await.unwrap();
+        assert!(
+            matches!(&answers[2], Committed::Invalid(why) if why.contains("integer")),
+            "{answers:?}"
+        );
+        assert!(
+            matches!(&answers[3], Committed::Refused(why) if why.contains("SADD on x-service:set")),
+            "{answers:?}"
+        );
+        let gone = Committed::Settled(Settled::Gone);
+        let rest = [0, 1, 4, 5, 6].map(|n| answers[n].clone());
+        let conflict = Committed::Conflict;
+        assert_eq!(rest, [DONE, conflict.clone(), gone, conflict, DONE]);
+        assert_eq!(kept(&b), before, "what was refused changed something");
+        let values = ["x-service:first", "x-service:last"].map(|key| b.show(key));
+        assert_eq!(values, ["1", "1"]);
+        let owed: Vec<u64> = (1..=7).filter(|&id| b.held_by(id).is_some()).collect();
+        assert_eq!(owed, [2, 3, 4, 6]);
+    }
 }
 
 fn prepare(b: &Bench) {

@@ -8,7 +8,7 @@ use super::*;
 
 impl Bench {
     /// Takes a right from the user of all connections, or gives it back.
-    fn rights(&self, rule: &str) {
+    pub(super) fn rights(&self, rule: &str) {
         self.run(&format!("ACL SETUSER default {rule}"));
     }
 

@@ -151,6 +151,22 @@ async fn a_contiguous_batch_leaves_the_inbox_and_nothing_else_does() {
     }
 }
 
+/// Neither what another router holds between its entries, nor what was never in the batch.
+#[tokio::test]
+async fn what_lies_between_stays_in_the_inbox() {
+    let entry = |id: u64| (fence(id, 1), append(&format!("e{id}"), "c"));
+    let mut b = Bench::inbox(3).await;
+    b.run(&format!("XCLAIM inbox router {OTHER} 0 2-0 JUSTID"));
+    let batch = [entry(1), entry(2), entry(3)];
+    let routed = b.try_route_as(&batch, true, false).await.unwrap();
+    assert_eq!(routed, Some(counts(2, 0, 0, 0, 1)));
+    assert_eq!((b.ids("inbox"), b.owed()), (vec!["2-0".into()], 1));
+
+    let mut b = Bench::inbox(3).await;
+    assert_eq!(b.route(&[entry(1), entry(3)]).await, counts_of_routed(2));
+    assert_eq!((b.ids("inbox"), b.owed()), (vec!["2-0".into()], 1));
+}
+
 fn counts_of_routed(n: u64) -> RouteCounts {
     counts(n, 0, 0, 0, 0)
 }
@@ -193,6 +209,21 @@ async fn of_a_batch_that_was_partly_routed_only_the_rest_is() {
     assert_eq!(b.route(&batch).await, counts(1, 0, 0, 0, 1));
     assert_eq!((b.ids("order-events").len(), b.owed()), (2, 1));
     assert_eq!(b.show("stats:router"), "routed=2");
+}
+
+/// Its mark alone does not tell that: it is another event's.
+#[tokio::test]
+async fn a_conflict_that_is_sent_again_leaves_one_letter() {
+    let mut b = Bench::inbox(3).await;
+    b.run("HSET seen:6 e1 c1");
+    let batch = [
+        (fence(1, 1), append("e1", "c2")),
+        (fence(2, 1), append("e2", "c")),
+    ];
+    assert_eq!(b.route(&batch[..1]).await, counts(0, 0, 1, 0, 0));
+    assert_eq!(b.route(&batch).await, counts(1, 0, 0, 0, 1));
+    assert_eq!(b.ids("dead:router").len(), 1);
+    assert_eq!(b.show("stats:router"), "refused=1, routed=1");
 }
 
 #[tokio::test]
@@ -348,6 +379,23 @@ async fn a_key_of_the_wrong_type_stops_the_batch_before_anything_is_written() {
         assert_eq!(error.code(), Some("WRONGTYPE"), "{error}");
         assert_eq!(b.snapshot(), before, "{key}");
     }
+}
+
+#[tokio::test]
+async fn a_missing_right_stops_the_batch_before_anything_is_written() {
+    let mut b = Bench::inbox(1).await;
+    let batch = [(fence(1, 1), append("e1", "c"))];
+    let before = b.snapshot();
+    for right in [
+        "XACK", "XDEL", "XTRIM", "XRANGE", "XADD", "HSET", "HDEL", "HINCRBY", "PTTL", "PEXPIRE",
+    ] {
+        b.rights(&format!("-{}", right.to_lowercase()));
+        let refused = b.try_route(&batch).await.unwrap_err().to_string();
+        assert!(refused.contains(right), "{refused}");
+        b.rights("+@all");
+        assert_eq!(b.snapshot(), before, "{right}");
+    }
+    assert_eq!(b.route(&batch).await, counts_of_routed(1));
 }
 
 #[tokio::test]
