@@ -29,7 +29,7 @@ end
 if #due == 0 then return {{}, {}, 0, now, '0'} end
 must_be_claimable(KEYS[1], KEYS[2], KEYS[3])
 must_be_able(KEYS[1], 'XAUTOCLAIM')
-must_be_able(KEYS[2], 'HMGET', 'HSET')
+must_be_able(KEYS[2], 'HGET', 'HMGET', 'HSET')
 local claimed, lost, parked_again = {}, {}, 0
 local function gone(id)
   count_lost(KEYS[2], KEYS[3], id)

@@ -37,10 +37,11 @@ end
 
 -- What of the batch is still ours.
 local first, held = position, nil
-local oldest = ARGV[7] == '0' and holds_all(inbox, group, consumer, attempts)
+-- Asking is saved where this router holds all there is, and this batch is the oldest of it.
+local ours = ARGV[7] == '0' and holds_all(inbox, group, consumer, attempts) == ARGV[position]
 -- Sent before the answer about the batch before was there: not before its turn.
-if ARGV[8] == '1' and oldest ~= ARGV[position] then return {-1, 0, 0, 0, 0} end
-if not oldest then
+if ARGV[8] == '1' and not ours then return {-1, 0, 0, 0, 0} end
+if not ours then
   local ids = {}
   while position <= #ARGV do
     ids[#ids + 1] = ARGV[position]
@@ -84,13 +85,15 @@ local troubled = call('EXISTS', attempts) == 1
 local acknowledged, gone = 0, {}
 in_slices(ids, function(...) acknowledged = acknowledged + call('XACK', inbox, group, ...) end)
 local routed, duplicates, conflicts, refused, mark = 0, 0, 0, 0, {}
-if acknowledged < #ids then -- what was routed before left the inbox, and is known
-  fenced = fenced + #ids - acknowledged
-  duplicates = acknowledged - #ids -- but for those that were deleted by hand
+if acknowledged < #ids then -- what was routed before left the inbox; the first was surely owed
+  local missing = 0
   for i, id in ipairs(ids) do
-    gone[i] = acknowledged == 0 or seen[event_ids[i]] and #call('XRANGE', inbox, id, id) == 0
-    if gone[i] then duplicates = duplicates + 1 end
+    gone[i] = i > 1 and #call('XRANGE', inbox, id, id) == 0
+    if gone[i] then missing = missing + 1 end
   end
+  fenced = fenced + #ids - acknowledged
+  local lost = missing - (#ids - acknowledged) -- deleted by hand while it was owed
+  if lost > 0 then call('HINCRBY', stats, 'lost', lost) end
 end
 for i, at in ipairs(at) do
   local id, route = ids[i], routes[ARGV[at + 2]]
