@@ -55,10 +55,6 @@ impl Handler for Analytics {
     }
 }
 
-/// See `mimalloc` in Cargo.toml.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     streamfleet::worker::main(Analytics::from_env)
 }

@@ -59,10 +59,6 @@ impl Handler for Inventory {
     }
 }
 
-/// See `mimalloc` in Cargo.toml.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     streamfleet::worker::main(Inventory::from_env)
 }

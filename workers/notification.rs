@@ -163,10 +163,6 @@ impl Handler for Notification {
     }
 }
 
-/// See `mimalloc` in Cargo.toml.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     streamfleet::worker::main(Notification::from_env)
 }

@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-/// See `mimalloc` in Cargo.toml.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     streamfleet::process::router_main()
 }

@@ -119,7 +119,10 @@ impl Dispatch {
                 early: true,
             };
             let bytes: usize = batch.entries.iter().map(|(_, routed)| size(routed)).sum();
-            if bytes <= MAX_BYTES && !before.is_cancelled() && self.alone.load(Ordering::Relaxed) {
+            // Where anything is refused each entry is asked for, which is no sign of others.
+            let refused = |(_, routed): &(Fence, Routed)| matches!(routed, Routed::Dead(_));
+            let whole_fits = bytes <= MAX_BYTES && !batch.entries.iter().any(refused);
+            if whole_fits && !before.is_cancelled() && self.alone.load(Ordering::Relaxed) {
                 match self.send(whole).await {
                     Ok(Some(counts)) => return Ok(counts),
                     // Others hold entries as well: it would be too early each time.

@@ -1,17 +1,14 @@
 //! One delivery in one slot: run the handler, then settle by what it returned.
 
-use std::future::{Future, poll_fn};
-use std::panic::AssertUnwindSafe;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::JoinError;
 
 use super::core::Core;
 use super::delivery::{Delivery, GivenUp, Next, Start, after_failure, truncate};
@@ -125,10 +122,8 @@ fn read_event(delivery: &Delivery) -> Result<Event, String> {
 }
 
 impl<H: Handler> Core<H> {
-    /// Runs the handler; a panic is a failure and not a crash. Most handlers hardly wait: what
-    /// ends at its first step needs no task of its own and no timer. One that never lets go of
-    /// its first step cannot be interrupted; its lease is left to run out, and what it was
-    /// handling comes back as having lost its worker.
+    /// Runs the handler in a task of its own, so that a panic is a failure and not a crash, and so
+    /// that one that blocks its thread costs neither the slot nor the stop more than its timeout.
     async fn run_handler(
         self: &Arc<Self>,
         delivery: &Delivery,
@@ -140,33 +135,29 @@ impl<H: Handler> Core<H> {
         let stop = self.stop.reading.clone();
         let cx = Context::new(self.env.clone(), config, event.clone(), attempt, stop);
         let (core, event) = (self.clone(), event.clone());
-        let handling = async move {
+        let handling = tokio::spawn(async move {
             let mut cx = Box::new(cx);
             failpoint!("worker.handling");
             let result = core.handler.handle(&event, &mut cx).await;
             failpoint!("worker.handled");
             (result, cx)
-        };
-        let mut handling = Box::pin(AssertUnwindSafe(handling).catch_unwind());
-        delivery.guard.renew_until(Some(Instant::now() + timeout));
-        let first = poll_fn(|task| Poll::Ready(handling.as_mut().poll(task))).await;
-        delivery.guard.renew_until(None);
-        if let Poll::Ready(ended) = first {
-            return ran(ended);
-        }
-        let mut handling = AbortOnDropHandle::new(tokio::spawn(handling));
-        tokio::select! {
+        });
+        let abort = handling.abort_handle();
+        let mut handling = pin!(handling);
+        let ran = tokio::select! {
             biased;
             joined = &mut handling => match joined {
-                Ok(ended) => ran(ended),
-                Err(error) => Ran::Failed(HandlerError::retry(error)),
+                Ok((result, cx)) => Ran::Returned(result, cx),
+                Err(error) => Ran::Failed(panicked(error)),
             },
             () = delivery.guard.lost.cancelled() => Ran::Lost,
             () = self.stop.now.cancelled() => Ran::Interrupted,
             () = tokio::time::sleep(timeout) => {
                 Ran::Failed(HandlerError::retry(format_args!("timed out after {timeout:?}")))
             }
-        }
+        };
+        abort.abort();
+        ran
     }
 
     async fn mark_started(&self, delivery: &mut Delivery, starts: u32) -> Option<Settled> {
@@ -379,18 +370,14 @@ fn first(answers: Vec<Settled>) -> Settled {
     answers.into_iter().next().unwrap_or(Settled::Gone)
 }
 
-/// What a handler returned, or the panic that ended it.
-type Ended = std::thread::Result<(Result<(), HandlerError>, Box<Context>)>;
-
-fn ran(ended: Ended) -> Ran {
-    let panic = match ended {
-        Ok((result, cx)) => return Ran::Returned(result, cx),
-        Err(panic) => panic,
+fn panicked(error: JoinError) -> HandlerError {
+    let message = match error.try_into_panic() {
+        Ok(panic) => match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+            (Some(text), _) => format!("panicked: {text}"),
+            (_, Some(text)) => format!("panicked: {text}"),
+            _ => "panicked".to_owned(),
+        },
+        Err(error) => error.to_string(),
     };
-    let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => format!("panicked: {text}"),
-        (_, Some(text)) => format!("panicked: {text}"),
-        _ => "panicked".to_owned(),
-    };
-    Ran::Failed(HandlerError::retry(message))
+    HandlerError::retry(message)
 }

@@ -20,8 +20,6 @@ struct Lease {
     holder: Arc<Holder>,
     fence: Fence,
     renewed: Instant,
-    /// Not renewed any more from then on.
-    until: Option<Instant>,
     cancel: CancellationToken,
 }
 
@@ -40,16 +38,6 @@ impl HeldGuard {
         leases
             .get(&self.ticket)
             .map_or(Duration::ZERO, |lease| lease.renewed.elapsed())
-    }
-}
-
-impl HeldGuard {
-    /// From `until` on the lease is left to run out: who should have ended the delivery by then
-    /// never came back.
-    pub(crate) fn renew_until(&self, until: Option<Instant>) {
-        if let Some(lease) = self.held.leases().get_mut(&self.ticket) {
-            lease.until = until;
-        }
     }
 }
 
@@ -74,7 +62,6 @@ impl Held {
             holder: holder.clone(),
             fence,
             renewed: since,
-            until: None,
             cancel: lost.clone(),
         };
         self.leases().insert(ticket, lease);
@@ -98,7 +85,6 @@ impl Held {
             .leases()
             .iter()
             .filter(|(_, l)| now.duration_since(l.renewed) >= age)
-            .filter(|(_, l)| l.until.is_none_or(|until| now < until))
         {
             let group = groups
                 .entry(lease.holder.stream.clone())

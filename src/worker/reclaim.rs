@@ -184,7 +184,10 @@ impl<H: Handler> Core<H> {
         let Some(reclaimed) = self.link.run_on(grace.epoch, exchange).await? else {
             return Ok(None);
         };
-        *longest = since.elapsed().max(*longest);
+        // One that brought all there was room for was worth its time.
+        if reclaimed.claimed.len() < free {
+            *longest = since.elapsed().max(*longest);
+        }
         grace.clock = Some((reclaimed.server_ms, Instant::now()));
         grace.set_back |= grace.server.may_be_set_back(since, reclaimed.server_ms);
         if reclaimed.late {

@@ -230,7 +230,8 @@ const MAX_COMMIT_BYTES: usize = 256 * 1024;
 
 fn size(commit: &CommitRequest) -> usize {
     // Half a hundred bytes for what every commit has: many small ones take time as well.
-    50 + commit.asked.values.iter().map(Vec::len).sum::<usize>()
+    let keys = commit.asked.keys.iter().map(|key| key.len() + 50);
+    50 + keys.sum::<usize>() + commit.asked.values.iter().map(Vec::len).sum::<usize>()
 }
 
 /// Logs a settle that found its delivery in other hands.

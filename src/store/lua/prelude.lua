@@ -55,7 +55,7 @@ end
 -- be appended to it any more.
 local known_to_take_more = {}
 local function must_take_more(key)
-  if not known_to_take_more[key] and last_id(key) == '18446744073709551615-18446744073709551615' then
+  if not known_to_take_more[key] and string.match(last_id(key) or '', '^18446744073709551615%-') then
     error({err = 'WRONGTYPE stream ' .. key .. ' has used up its IDs'})
   end
   known_to_take_more[key] = true

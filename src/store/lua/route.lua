@@ -82,7 +82,7 @@ end
 local troubled = call('EXISTS', attempts) == 1
 
 -- Whoever acknowledges an entry routes it, so this is the first write, and nothing below can fail.
-local acknowledged, gone = 0, {}
+local acknowledged, gone, lost = 0, {}, 0
 in_slices(ids, function(...) acknowledged = acknowledged + call('XACK', inbox, group, ...) end)
 local routed, duplicates, conflicts, refused, mark = 0, 0, 0, 0, {}
 if acknowledged < #ids then -- what was routed before left the inbox; the first was surely owed
@@ -92,8 +92,7 @@ if acknowledged < #ids then -- what was routed before left the inbox; the first 
     if gone[i] then missing = missing + 1 end
   end
   fenced = fenced + #ids - acknowledged
-  local lost = missing - (#ids - acknowledged) -- deleted by hand while it was owed
-  if lost > 0 then call('HINCRBY', stats, 'lost', lost) end
+  lost = missing - (#ids - acknowledged) -- deleted by hand while it was owed
 end
 for i, at in ipairs(at) do
   local id, route = ids[i], routes[ARGV[at + 2]]
@@ -142,7 +141,7 @@ if #ids > 0 then
     in_slices(ids, function(...) call('XDEL', inbox, ...) end)
   end
 end
-for name, n in pairs({routed = routed, duplicates = duplicates, refused = refused + conflicts}) do
+for name, n in pairs({routed = routed, duplicates = duplicates, refused = refused + conflicts, lost = lost}) do
   if n > 0 then call('HINCRBY', stats, name, n) end
 end
 return {routed, duplicates, conflicts, refused, fenced}
