@@ -5,6 +5,7 @@
 //! consumer, at most [`DEPTH`] batches and the one being read; it comes back by recovery.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,8 @@ use crate::store::{Entry, Holder, Link, Reader, StoreError};
 
 /// Batches that wait for the router.
 const DEPTH: usize = 1;
+/// How long a fault may hold up recovery for the sake of a reply.
+const LAST_REPLY: Duration = Duration::from_millis(500);
 
 /// A reader that is a little ahead of who takes its batches.
 pub(super) struct ReadAhead {
@@ -83,5 +86,15 @@ impl ReadAhead {
     /// Reads no more; what was read can still be taken.
     pub(super) fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Reads no more, and waits for the reply to the read under way: what it brings is known to
+    /// Redis as this consumer's before recovery looks. (Otherwise it would wait for its lease.)
+    pub(super) async fn abandon(mut self) {
+        self.stop();
+        let answered = async { while self.next().await.is_some() {} };
+        if tokio::time::timeout(LAST_REPLY, answered).await.is_err() {
+            tracing::debug!("a read was given up; what it brings comes back after its lease");
+        }
     }
 }

@@ -84,6 +84,18 @@ pub(super) struct Decided {
     pub(super) before: Option<CancellationToken>,
 }
 
+impl Decided {
+    fn part<'a>(&'a self, entries: &'a [(Fence, Routed)], early: bool) -> Part<'a> {
+        Part {
+            entries,
+            targets: &self.targets,
+            contiguous: self.contiguous,
+            window: &self.window,
+            early,
+        }
+    }
+}
+
 /// Some of a batch, in one script.
 #[derive(Clone, Copy)]
 struct Part<'a> {
@@ -111,19 +123,12 @@ impl Dispatch {
     /// about that one is there: the script takes it only in its turn.
     pub(super) async fn send_all(&self, batch: &Decided) -> Result<RouteCounts, StoreError> {
         if let Some(before) = &batch.before {
-            let whole = Part {
-                entries: &batch.entries,
-                targets: &batch.targets,
-                contiguous: batch.contiguous,
-                window: &batch.window,
-                early: true,
-            };
             let bytes: usize = batch.entries.iter().map(|(_, routed)| size(routed)).sum();
             // Where anything is refused each entry is asked for, which is no sign of others.
             let refused = |(_, routed): &(Fence, Routed)| matches!(routed, Routed::Dead(_));
             let whole_fits = bytes <= MAX_BYTES && !batch.entries.iter().any(refused);
             if whole_fits && !before.is_cancelled() && self.alone.load(Ordering::Relaxed) {
-                match self.send(whole).await {
+                match self.send(batch.part(&batch.entries, true)).await {
                     Ok(Some(counts)) => return Ok(counts),
                     // Others hold entries as well: it would be too early each time.
                     Ok(None) => self.alone.store(false, Ordering::Relaxed),
@@ -142,14 +147,7 @@ impl Dispatch {
             });
             let (part, rest) = entries.split_at(fitting.count().max(1));
             entries = rest;
-            let part = Part {
-                entries: part,
-                targets: &batch.targets,
-                contiguous: batch.contiguous,
-                window: &batch.window,
-                early: false,
-            };
-            total += self.send_until_answered(part).await?;
+            total += self.send_until_answered(batch.part(part, false)).await?;
         }
         Ok(total)
     }

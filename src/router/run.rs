@@ -189,8 +189,7 @@ impl Router {
         Ok(())
     }
 
-    /// Reads and routes until told to stop, until Redis is nearly full, or until a fault. Each
-    /// batch passes three stations, and there is one at each: reading, deciding, sending.
+    /// Reads and routes until told to stop, until Redis is nearly full, or until a fault.
     async fn route_what_comes(&mut self, failures: &mut u32) -> Result<(), StoreError> {
         if *failures > 0 {
             self.recover().await?;
@@ -200,9 +199,22 @@ impl Router {
             return Ok(());
         }
         self.reclaim().await?;
-        let mut next_upkeep = Instant::now() + UPKEEP;
         let (link, inbox) = (self.link.clone(), self.inbox.clone());
         let mut ahead = ReadAhead::start(link, inbox, self.count, &self.stop);
+        let routed = self.route_all_of(&mut ahead, failures).await;
+        if routed.is_err() {
+            ahead.abandon().await;
+        }
+        routed
+    }
+
+    /// Each batch passes three stations, and there is one at each: reading, deciding, sending.
+    async fn route_all_of(
+        &mut self,
+        ahead: &mut ReadAhead,
+        failures: &mut u32,
+    ) -> Result<(), StoreError> {
+        let mut next_upkeep = Instant::now() + UPKEEP;
         while let Some(read) = ahead.next().await {
             let fresh = read?.into_iter();
             *failures = 0;
@@ -358,6 +370,8 @@ impl Router {
         }
         let claimed = reclaimed.claimed.into_iter().map(|c| (c.fence, c.fields));
         let entries: Vec<_> = claimed.collect();
+        let bytes = entries.iter().map(|(_, fields)| bytes_of(fields)).sum();
+        self.count.learn(entries.len(), bytes);
         let found = !entries.is_empty();
         if found {
             failpoint!("router.reclaimed");
@@ -380,8 +394,6 @@ impl Router {
         if entries.is_empty() {
             return self.finish_sending(0).await;
         }
-        let bytes = entries.iter().map(|(_, fields)| bytes_of(fields)).sum();
-        self.count.learn(entries.len(), bytes);
         let examine_all =
             |config: &Config| entries.iter().map(|(_, f)| examine(f, config)).collect();
         let mut verdicts: Vec<Verdict> = examine_all(&self.active);
