@@ -135,15 +135,15 @@ pub async fn ensure_group(
     group: &WantedGroup,
     how: Ensure,
 ) -> Result<GroupState, StoreError> {
-    let (fleet, stream) = (keys.fleet(), keys.stream(&group.stream));
-    let field = Keys::fleet_group(&group.stream, &group.subscriber);
+    let (fleet, me) = (keys.fleet(), &group.subscriber);
+    let holder = holder(keys, &group.stream, me, "");
+    let field = Keys::fleet_group(&group.stream, me);
     link.run(|mut c| async move {
-        let names = (group.subscriber.as_str(), field.as_str());
         store::ensure_group(
             &mut c,
             &fleet,
-            &stream,
-            names,
+            &holder,
+            &field,
             &group.start,
             group.lease_ms,
             how,

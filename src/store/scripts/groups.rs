@@ -61,16 +61,17 @@ pub enum Ensure {
 pub async fn ensure_group(
     connection: &mut MultiplexedConnection,
     fleet: &str,
-    stream: &str,
-    group: (&str, &str),
+    holder: &Holder,
+    fleet_field: &str,
     start: &str,
     lease_ms: u64,
     how: Ensure,
 ) -> Result<GroupState, RedisError> {
     let mut call = ENSURE_GROUP.key(fleet);
-    call.key(stream)
-        .arg(group.0)
-        .arg(group.1)
+    call.key(&holder.stream)
+        .key(&holder.attempts)
+        .arg(&holder.group)
+        .arg(fleet_field)
         .arg(start)
         .arg(lease_ms);
     call.arg(match how {

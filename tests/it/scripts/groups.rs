@@ -8,8 +8,8 @@ const FIELD: &str = "group:order-events:x-service";
 
 impl Bench {
     async fn ensure(&mut self, start: &str, lease: u64, how: Ensure) -> GroupState {
-        let names = (GROUP, FIELD);
-        ensure_group(&mut self.redis, "fleet", STREAM, names, start, lease, how)
+        let (me, redis) = (&self.me, &mut self.redis);
+        ensure_group(redis, "fleet", me, FIELD, start, lease, how)
             .await
             .unwrap()
     }
@@ -103,10 +103,16 @@ async fn the_operator_recreates_a_lost_group_and_what_was_routed_to_it_still_is(
     let mut b = Bench::empty().await;
     b.ensure("0", LEASE, Ensure::Create).await;
     b.run(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
+    b.run(&format!("HSET {ATTEMPTS} 1-0 [1] 1-0:claimed 2"));
     b.add(1..=4);
     assert_eq!(
         b.ensure("2-0", LEASE, Ensure::Recreate).await,
         GroupState::Created
+    );
+    assert_eq!(
+        b.show(ATTEMPTS),
+        "",
+        "it was about deliveries that are no more"
     );
     assert_eq!(
         (b.record(), b.last_delivered()),
@@ -118,11 +124,13 @@ async fn the_operator_recreates_a_lost_group_and_what_was_routed_to_it_still_is(
 async fn recreating_a_group_that_is_there_changes_nothing() {
     let mut b = Bench::empty().await;
     b.ensure("0", LEASE, Ensure::Create).await;
+    b.run(&format!("HSET {ATTEMPTS} 1-0 [1]"));
     b.add(1..=4);
     assert_eq!(
         b.ensure("$", LEASE, Ensure::Recreate).await,
         GroupState::Exists
     );
+    assert_eq!(b.show(ATTEMPTS), "1-0=[1]");
     assert_eq!(
         (b.record(), b.last_delivered()),
         ("30000:0-0".into(), "0-0".into())
@@ -132,12 +140,11 @@ async fn recreating_a_group_that_is_there_changes_nothing() {
 #[tokio::test]
 async fn a_start_that_is_no_id_creates_nothing() {
     let mut b = Bench::empty().await;
-    let names = (GROUP, FIELD);
     let answer = ensure_group(
         &mut b.redis,
         "fleet",
-        STREAM,
-        names,
+        &b.me,
+        FIELD,
         "soon",
         LEASE,
         Ensure::Create,
