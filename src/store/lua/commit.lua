@@ -160,6 +160,7 @@ local function apply(effects, keys, at)
   end
 end
 
+local acknowledged -- the newest delivery whose acknowledgement was written
 -- Commits one delivery that is ours; `keys` come before its own, `at` is its first value.
 local function commit(id, shape, keys, at)
   local troubled, conditions, effects, follow_ups = shape[2] == 1, shape[3], shape[4], shape[5]
@@ -176,6 +177,7 @@ local function commit(id, shape, keys, at)
 
   -- The first write; nothing below can fail.
   if call('XACK', stream, group, id) == 0 then return 'GONE' end
+  acknowledged = id
   apply(effects, keys + conditions, first)
   for _ = 1, follow_ups do
     call('XADD', inbox, '*', 'event', ARGV[at], 'hops', ARGV[at + 1])
@@ -199,7 +201,11 @@ for i, id in ipairs(ids) do
   if answer == 'HELD' then
     local ran
     ran, answer = pcall(commit, id, shape, keys, at + 2)
-    if not ran then answer = {'ERROR', answer.err or tostring(answer)} end
+    if not ran then
+      -- Half of it is written, against all checks: an error that nobody may take for an answer.
+      if acknowledged == id then error(answer) end
+      answer = {'ERROR', answer.err or tostring(answer)}
+    end
     -- What was settled before needs no other answer than that.
     if answer ~= 'HELD' and not held then
       local state = fence(stream, group, ARGV[2], id, shape[1])
