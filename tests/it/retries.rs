@@ -140,6 +140,26 @@ fn a_handler_that_takes_too_long_has_failed() {
     );
 }
 
+/// One that never comes back costs threads, and nothing else: it has failed after its timeout, its
+/// neighbours are handled, and a stop does not wait for it.
+#[test]
+fn a_handler_that_blocks_for_good_has_failed_and_holds_up_nobody() {
+    let fleet = Fleet::new();
+    fleet.configure(&crate::support::fleet::ROUTING.replace("timeout: 20s", "timeout: 300ms"));
+    let _router = fleet.router("r");
+    let mut command = fleet.worker_command("probe-service", "w", &fleet.server.url());
+    command.env("TOKIO_WORKER_THREADS", "8");
+    let mut worker = fleet.launch(command, "w", "worker started");
+    fleet.publish(&[event(json!({"do": "block", "ms": 600_000}))]);
+    let dead = eventually("a dead letter", || fleet.dead("probe-service").pop());
+    assert_eq!(dead["reason"], "exhausted");
+    let neighbours: Vec<_> = (0..20).map(|_| event(json!({}))).collect();
+    fleet.publish(&neighbours);
+    fleet.handles_each_once("probe-service", neighbours.len());
+    worker.signal("TERM");
+    assert_eq!(worker.exit_code(), Some(0));
+}
+
 /// A handler may run longer than the lease: it is renewed, also when it blocks its thread.
 #[test]
 fn a_long_handler_keeps_its_delivery() {
