@@ -143,7 +143,11 @@ impl Scripts {
         let troubled = request.troubled && !self.broken(Mutant::RecordsOutlive);
         match request.call {
             Call::Mark { starts } => store.note(queue, id, |record| record.starts = Some(starts)),
-            Call::Ack => settle(store, claim, troubled),
+            // A count other than 1 tells of a record as well.
+            Call::Ack => {
+                let claimed = claim.count != 1 && !self.broken(Mutant::RecordsOutlive);
+                settle(store, claim, troubled || claimed);
+            }
             Call::Commit { follow_up } => {
                 bare(store, request, Bare::Effect);
                 if let Some(event) = follow_up {

@@ -142,11 +142,19 @@ impl Holder {
         deliveries: &[(Fence, bool)],
     ) -> Result<AckCounts, RedisError> {
         let mut call = self.settle(&ACK);
+        call.reserve(4 + deliveries.len(), 32 * deliveries.len());
         call.arg(&self.group)
             .arg(&self.consumer)
             .arg(flag(self.delete_settled));
-        for (fence, troubled) in deliveries {
-            call.arg(fence.id).arg(fence.count).arg(flag(*troubled));
+        // A script pays for each argument: of what is as ever, the ID is enough.
+        let plain = |&&(fence, troubled): &&(Fence, bool)| fence.count == 1 && !troubled;
+        let other = |delivery: &&(Fence, bool)| !plain(delivery);
+        call.arg(deliveries.iter().filter(other).count());
+        for (fence, _) in deliveries.iter().filter(other) {
+            call.arg(fence.id).arg(fence.count);
+        }
+        for (fence, _) in deliveries.iter().filter(plain) {
+            call.arg(fence.id);
         }
         let (done, gone, fenced) = call.invoke_async(connection).await?;
         Ok(AckCounts { done, gone, fenced })
