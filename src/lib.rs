@@ -143,6 +143,11 @@ pub mod store;
 mod text;
 pub mod worker;
 
+/// The allocator of the binaries, for `#[global_allocator]`. An event is many small pieces of memory
+/// that one thread takes and another gives back; with glibc's allocator, a worker of two threads whose
+/// handlers have effects gets half as much done.
+pub use tikv_jemallocator::Jemalloc as Allocator;
+
 pub use error::HandlerError;
 pub use event::Event;
 pub use worker::{Context, EffectError, Handler, History, NewEvent, StoredEvent};

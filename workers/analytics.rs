@@ -55,6 +55,9 @@ impl Handler for Analytics {
     }
 }
 
+#[global_allocator]
+static ALLOCATOR: streamfleet::Allocator = streamfleet::Allocator;
+
 fn main() -> ExitCode {
     streamfleet::worker::main(Analytics::from_env)
 }

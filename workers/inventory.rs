@@ -59,6 +59,9 @@ impl Handler for Inventory {
     }
 }
 
+#[global_allocator]
+static ALLOCATOR: streamfleet::Allocator = streamfleet::Allocator;
+
 fn main() -> ExitCode {
     streamfleet::worker::main(Inventory::from_env)
 }

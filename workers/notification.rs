@@ -163,6 +163,9 @@ impl Handler for Notification {
     }
 }
 
+#[global_allocator]
+static ALLOCATOR: streamfleet::Allocator = streamfleet::Allocator;
+
 fn main() -> ExitCode {
     streamfleet::worker::main(Notification::from_env)
 }

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: streamfleet::Allocator = streamfleet::Allocator;
+
 fn main() -> ExitCode {
     streamfleet::process::router_main()
 }

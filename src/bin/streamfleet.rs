@@ -4,6 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+#[global_allocator]
+static ALLOCATOR: streamfleet::Allocator = streamfleet::Allocator;
+
 fn main() -> ExitCode {
     streamfleet::operator::main(streamfleet::operator::Cli::parse())
 }
