@@ -99,6 +99,13 @@ def curves(base, quick):
             "them, but no faster.", (), [bench(size, "route,handle", events, event_bytes=size) for size, events in sizes],
         ),
         Curve(
+            "concurrency", "Deliveries that a worker works on at a time", "at a time",
+            "Handling; `concurrency` of routing.yaml, which is 16 unless set. The more, the larger are the batches that are "
+            "read and settled. With one thread (`--threads`) nothing is handed from thread to thread.", (),
+            [bench(n, "handle", 2 * base, "1 thread", concurrency=n) for n in (1, 16, 64, 256, 1_024)]
+            + [bench(n, "handle", 2 * base, "2 threads", concurrency=n, threads=2) for n in (1, 16, 64, 256, 1_024)],
+        ),
+        Curve(
             "workers", "Workers of one subscriber", "workers",
             "Handling, all on the same cores as Redis; memory is that of one.", ALL,
             [bench(n, "handle", base, workers=n) for n in (1, 2, 4, 8)],

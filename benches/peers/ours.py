@@ -12,9 +12,9 @@ GUARANTEE = (
     "effects in Redis exactly once: they happen with the acknowledgement or not at all; what a crashed worker held "
     "is claimed after its lease, 30 s unless set"
 )
-ALONE = "its worker alone, from a backlog of events that are routed already; concurrency 64"
+ALONE = "its worker alone, from a backlog of events that are routed already; concurrency 512, one thread"
 FULL = (
-    "validated against a JSON Schema, deduplicated and routed by the router, then handled; concurrency 64. "
+    "validated against a JSON Schema, deduplicated and routed by the router, then handled; concurrency 512, one thread. "
     "Consumed: events/s of the whole with the producer running, costs of router and worker each from a backlog. "
     "Produced by the library's Publisher, 500 in a pipeline"
 )

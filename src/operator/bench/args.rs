@@ -37,9 +37,13 @@ pub(in super::super) struct Args {
     /// Routers.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(super) routers: u64,
-    /// Deliveries that one worker works on at a time.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    /// Deliveries that one worker works on at a time. The floor's batches are as large.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=1024))]
     pub(super) concurrency: u64,
+    /// Threads that the handlers of each worker run on. The floor has one as well; a worker has one
+    /// per core unless it is told otherwise.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) threads: u16,
     /// Entries of the domain stream that were settled before, in the stage handle.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000_000))]
     pub(super) history: u64,
@@ -147,6 +151,7 @@ impl Args {
             workers: self.workers,
             routers: self.routers,
             concurrency: self.concurrency,
+            threads: self.threads,
             history: self.history,
             waiting: self.waiting,
             maxlen: self.maxlen,

@@ -62,6 +62,7 @@ impl Bench<'_> {
                 .arg("--fail")
                 .arg(self.scale.failures_per_million.to_string());
             let spec = spec.arg("--counted").arg(&counted);
+            let spec = spec.arg("--threads").arg(self.scale.threads.to_string());
             match job.stage {
                 Stage::Handle => spec,
                 _ => spec.arg("--record"),

@@ -15,7 +15,7 @@ use super::stage::LOOK;
 use super::workload::{FOLLOW_UP_TYPE, NAMESPACE, Workload, is_counted, number, stamp};
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
-use crate::process::serve;
+use crate::process::{Place, serve};
 use crate::publisher::Publisher;
 use crate::store::{Keys, Redis, StreamField};
 use crate::{Context, Event, Handler, HandlerError};
@@ -102,6 +102,9 @@ pub(super) struct Work {
     /// Its name in the group, stable across restarts.
     #[arg(long)]
     name: Option<String>,
+    /// Threads of its runtime.
+    #[arg(long)]
+    threads: Option<u16>,
     /// Whether each handled event is counted in Redis, together with its acknowledgement.
     #[arg(long)]
     tally: bool,
@@ -244,7 +247,13 @@ fn run_worker(work: Work, common: &CommonArgs) -> Result<ExitCode, CommandError>
             }
         });
     }
-    let exit = serve(handler, common, work.subscriber, work.name, drain, ready);
+    let place = Place {
+        subscriber: work.subscriber,
+        name: work.name,
+        drain,
+        threads: work.threads,
+    };
+    let exit = serve(handler, common, place, ready);
     recorder.write(&work.counted)?;
     Ok(exit)
 }

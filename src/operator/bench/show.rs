@@ -51,7 +51,7 @@ pub(super) fn report(paint: Paint, findings: &Findings<'_>) -> String {
 
 fn head(machine: &Machine, scale: &Scale) -> String {
     let mut text = format!(
-        "streamfleet {}, {} ({}), {} × {}, Linux {}\n{} events of {} bytes, {} types, {} subscribers × {} workers × {} at a time, {} routers\n",
+        "streamfleet {}, {} ({}), {} × {}, Linux {}\n{} events of {} bytes, {} types, {} subscribers × {} workers × {} at a time on {} threads, {} routers\n",
         machine.version,
         machine.server,
         machine.persistence,
@@ -64,6 +64,7 @@ fn head(machine: &Machine, scale: &Scale) -> String {
         scale.subscribers,
         scale.workers,
         scale.concurrency,
+        scale.threads,
         scale.routers,
     );
     if machine.debug_build {

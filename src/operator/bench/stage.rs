@@ -92,6 +92,8 @@ pub(super) struct Scale {
     pub(super) workers: u64,
     pub(super) routers: u64,
     pub(super) concurrency: u64,
+    /// That the handlers of a worker run on.
+    pub(super) threads: u16,
     /// Entries that every group has settled before, in the stage `handle`.
     pub(super) history: u64,
     /// Deliveries of each group that wait for a retry meanwhile, in the stage `handle`.

@@ -166,7 +166,7 @@ fn it_grows_with_its_parameters() {
         assert!(text.contains(row), "{row}: {text}");
     }
     assert!(
-        text.contains("2 subscribers × 2 workers × 8 at a time, 2 routers"),
+        text.contains("2 subscribers × 2 workers × 8 at a time on 1 threads, 2 routers"),
         "{text}"
     );
     assert!(text.contains("(append-only file)"), "{text}");
