@@ -10,6 +10,6 @@ mod startup;
 pub mod telemetry;
 
 pub use reload::Reloader;
-pub(crate) use service::serve;
+pub(crate) use service::{Place, serve};
 pub use service::{router_main, worker_main};
 pub use signals::{interrupted, stop_on_signal};

@@ -29,6 +29,10 @@ struct WorkerArgs {
     /// How long started deliveries may go on after SIGTERM; the rest is given back.
     #[arg(long, value_name = "SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     drain: u64,
+    /// Threads that handlers run on. With one, nothing is handed from thread to thread, which costs
+    /// the least; but a handler that blocks it then holds up all others. [default: one per core]
+    #[arg(long, value_name = "N", env = "STREAMFLEET_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
 }
 
 #[derive(Parser)]
@@ -72,19 +76,39 @@ pub fn worker_main<H: Handler, E: Display>(make: impl FnOnce() -> Result<H, E>) 
     };
     let drain = Duration::from_secs(args.drain);
     let subscriber = H::SUBSCRIBER.to_owned();
-    serve(handler, &args.common, subscriber, args.name, drain, || {})
+    let place = Place {
+        subscriber,
+        name: args.name,
+        drain,
+        threads: args.threads,
+    };
+    serve(handler, &args.common, place, || {})
 }
 
-/// Runs a worker of `subscriber` until it is told to stop; `ready` is called once it reads.
+/// Where a handler runs, and how.
+pub(crate) struct Place {
+    pub(crate) subscriber: String,
+    /// Its name in the group.
+    pub(crate) name: Option<String>,
+    pub(crate) drain: Duration,
+    /// Of the runtime; one per core unless set.
+    pub(crate) threads: Option<u16>,
+}
+
+/// Runs a worker until it is told to stop; `ready` is called once it reads.
 pub(crate) fn serve<H: Handler>(
     handler: H,
     common: &CommonArgs,
-    subscriber: String,
-    name: Option<String>,
-    drain: Duration,
+    place: Place,
     ready: impl FnOnce() + Send + 'static,
 ) -> ExitCode {
-    run_process(common, |redis, reloader| async move {
+    run_process(common, place.threads, |redis, reloader| async move {
+        let Place {
+            subscriber,
+            name,
+            drain,
+            ..
+        } = place;
         let stop = Stop::default();
         tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
         let options = WorkerOptions {
@@ -111,7 +135,7 @@ pub(crate) fn serve<H: Handler>(
 pub fn router_main() -> ExitCode {
     let args = RouterArgs::parse();
     telemetry::init();
-    run_process(&args.common, |redis, reloader| async move {
+    run_process(&args.common, None, |redis, reloader| async move {
         let stop = Stop::default();
         tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
         let rereader = reloader.clone();
@@ -139,7 +163,7 @@ pub fn router_main() -> ExitCode {
 }
 
 /// What both have in common: configuration, Redis, runtime, reloading.
-fn run_process<F, Fut>(args: &CommonArgs, run: F) -> ExitCode
+fn run_process<F, Fut>(args: &CommonArgs, threads: Option<u16>, run: F) -> ExitCode
 where
     F: FnOnce(Redis, Arc<Reloader>) -> Fut,
     Fut: Future<Output = Result<(), ExitCode>>,
@@ -151,10 +175,11 @@ where
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads.into());
+    }
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(Exit::Failure, &error),
     };

@@ -5,17 +5,18 @@ use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::delivery::{AttemptLog, Delivery, Start};
+use super::delivery::{AttemptLog, Delivery, Slotted, Start};
 use super::execute::execute;
 use super::handler::{Environment, Handler};
 use super::held::Held;
+use super::lanes::Lanes;
 use super::renew;
-use super::settle::{End, Settlers};
+use super::settle::{Ends, Settlers};
 use super::throttle::Throttle;
 use crate::failpoint::failpoint;
 use crate::fleet::Identity;
@@ -32,12 +33,11 @@ pub struct Stop {
 }
 
 /// One stream that a worker reads.
-#[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) name: Arc<str>,
     pub(crate) holder: Arc<Holder>,
     /// To its settler.
-    pub(crate) ends: mpsc::Sender<End>,
+    pub(crate) ends: Arc<Ends>,
     /// The larger of our lease and the one that the group was created with.
     pub(crate) lease: Duration,
     /// Older entries were routed before the group existed: our own routes judge them.
@@ -52,7 +52,7 @@ pub(crate) struct Core<H> {
     /// The dataset that was joined.
     pub(crate) dataset: String,
     pub(crate) config: watch::Receiver<Arc<Config>>,
-    pub(crate) sources: watch::Sender<Arc<Vec<Source>>>,
+    pub(crate) sources: watch::Sender<Arc<Vec<Arc<Source>>>>,
     /// Settings of the last configuration that knew this subscriber.
     pub(crate) settings: watch::Receiver<Arc<SubscriberSettings>>,
     /// The lease that this process renews by: the one of its start.
@@ -60,6 +60,11 @@ pub(crate) struct Core<H> {
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) concurrency: usize,
     pub(crate) held: Held,
+    /// Held while it is asked whose the doubtful deliveries are.
+    pub(crate) asking: tokio::sync::Mutex<()>,
+    pub(crate) lanes: Lanes,
+    /// Where everything but renewing and supervising runs.
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) throttle: Throttle,
     pub(crate) settlers: Arc<Settlers>,
     pub(crate) due: DueTimes,
@@ -71,15 +76,13 @@ impl<H: Handler> Core<H> {
     /// Takes a delivery into our hands: from here on its lease, which began at `since`, is renewed.
     pub(crate) fn hold(
         &self,
-        source: &Source,
+        source: &Arc<Source>,
         fence: Fence,
         fields: Fields,
         since: Instant,
     ) -> Delivery {
         Delivery {
-            holder: source.holder.clone(),
-            ends: source.ends.clone(),
-            stream: source.name.clone(),
+            source: source.clone(),
             fence,
             fields,
             starts: None,
@@ -89,47 +92,93 @@ impl<H: Handler> Core<H> {
         }
     }
 
-    /// Waits for a slot (for all of them, if it must run alone) and starts it there. On stop
-    /// the unstarted are released.
+    /// Waits for slots (for all of them, if one must run alone) and starts deliveries there. On
+    /// stop the unstarted are released.
     pub(crate) async fn start(self: &Arc<Self>, deliveries: Vec<Delivery>) {
-        let mut deliveries = deliveries.into_iter();
-        while let Some(delivery) = deliveries.next() {
-            let slots = match Start::after(delivery.starts) {
-                Start::Alone => self.concurrency,
-                Start::Together | Start::Crashed => 1,
+        let mut deliveries = std::collections::VecDeque::from(deliveries);
+        while let Some(first) = deliveries.front() {
+            let fresh = deliveries.iter().take_while(|d| d.is_fresh()).count();
+            let alone = Start::after(first.starts) == Start::Alone;
+            let Some(mut slots) = self.slots_for(fresh, alone).await else {
+                return self.release(deliveries.into()).await;
             };
-            let permit = tokio::select! {
-                biased;
-                () = self.stop.reading.cancelled() => None,
-                permit = self.slots.clone().acquire_many_owned(slots as u32) => permit.ok(),
-            };
-            let Some(permit) = permit else {
-                self.release(std::iter::once(delivery).chain(deliveries).collect())
-                    .await;
-                return;
-            };
-            // The renewer keeps leases younger than half; an older one was not known here: the
-            // answer that brought it came late, or waited behind handlers that block every thread.
-            if delivery.guard.age() > self.lease * 2 / 3 {
+            if fresh == 0 {
+                if let Some(delivery) = deliveries.pop_front() {
+                    let slotted = self.slotted(delivery, slots);
+                    self.tasks.spawn(execute(self.clone(), slotted));
+                }
+                continue;
+            }
+            let mut started = Vec::with_capacity(slots.num_permits());
+            while let Some(delivery) = slots.split(1).and_then(|slot| {
+                let delivery = deliveries.pop_front()?;
+                Some(self.slotted(delivery, slot))
+            }) {
+                started.push(delivery);
+            }
+            self.lanes.push(started);
+        }
+    }
+
+    fn slotted(&self, delivery: Delivery, slot: OwnedSemaphorePermit) -> Slotted {
+        Slotted {
+            delivery,
+            slot,
+            tracked: self.tasks.token(),
+        }
+    }
+
+    /// Slots for so many fresh deliveries, as many as are free and at least one; or for one that
+    /// is not fresh. `None` on stop.
+    async fn slots_for(&self, fresh: usize, alone: bool) -> Option<OwnedSemaphorePermit> {
+        let at_once = fresh.min(self.slots.available_permits());
+        if at_once > 1
+            && !self.stop.reading.is_cancelled()
+            && let Ok(slots) = self.slots.clone().try_acquire_many_owned(at_once as u32)
+        {
+            return Some(slots);
+        }
+        let wanted = if alone { self.concurrency } else { 1 };
+        tokio::select! {
+            biased;
+            () = self.stop.reading.cancelled() => None,
+            slots = self.slots.clone().acquire_many_owned(wanted as u32) => slots.ok(),
+        }
+    }
+
+    /// Whether a delivery is still ours, right before it runs.
+    pub(crate) async fn is_still_ours(&self, delivery: &Delivery) -> bool {
+        if self.is_doubtful(delivery, Instant::now()) {
+            // One asks for all that are.
+            let _asking = self.asking.lock().await;
+            if self.is_doubtful(delivery, Instant::now()) && !delivery.guard.is_lost() {
                 renew::renew_now(&self.link, &self.held, self.lease / 3).await;
             }
-            if delivery.guard.lost.is_cancelled() {
-                continue; // it became another's
-            }
-            self.tasks.spawn(execute(self.clone(), delivery, permit));
         }
+        !delivery.guard.is_lost()
+    }
+
+    /// Whether a delivery may be another's. The renewer keeps leases younger than half; an older
+    /// one was not known here: the answer that brought it came late, or waited behind handlers
+    /// that block every thread.
+    pub(crate) fn is_doubtful(&self, delivery: &Delivery, now: Instant) -> bool {
+        let renewed = delivery.guard.renewed();
+        renewed.is_none_or(|renewed| now - renewed > self.lease * 2 / 3)
     }
 
     /// Gives deliveries back unstarted and uncharged, so that anyone claims them at once.
     pub(crate) async fn release(&self, deliveries: Vec<Delivery>) {
         let mut rest = deliveries.as_slice();
         while let Some(first) = rest.first() {
-            let same = rest.iter().take_while(|d| d.stream == first.stream).count();
+            let same = rest
+                .iter()
+                .take_while(|d| Arc::ptr_eq(&d.source, &first.source))
+                .count();
             let (batch, others) = rest.split_at(same);
             rest = others;
             let fences: Vec<_> = batch.iter().map(|d| (d.fence, d.starts)).collect();
             failpoint!("worker.releasing");
-            let holder = first.holder.clone();
+            let holder = first.source.holder.clone();
             let released = self
                 .link
                 .run(|mut c| async move { holder.release(&mut c, &fences).await });

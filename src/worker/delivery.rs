@@ -6,24 +6,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::core::Source;
 use super::held::HeldGuard;
-use super::settle::End;
 use crate::error::Failure;
+use crate::event::Event;
 use crate::retry::Backoff;
-use crate::store::{Fence, Fields, Holder, StreamField};
+use crate::store::{Fence, Fields, StreamField};
 
 /// Bytes of an error's text that are kept.
 const MAX_ERROR: usize = 2_000;
 
 /// One entry in our hands.
 pub(crate) struct Delivery {
-    pub(crate) holder: Arc<Holder>,
-    /// To the settler of its stream.
-    pub(crate) ends: mpsc::Sender<End>,
-    /// Name of the stream, without namespace.
-    pub(crate) stream: Arc<str>,
+    /// The stream that it is from.
+    pub(crate) source: Arc<Source>,
     pub(crate) fence: Fence,
     pub(crate) fields: Fields,
     /// `None` unless it lost its worker before; then its marked starts without an outcome.
@@ -35,10 +34,42 @@ pub(crate) struct Delivery {
     pub(crate) guard: HeldGuard,
 }
 
+/// A delivery in its slot; while it exists, a stop waits for it.
+pub(crate) struct Slotted {
+    pub(crate) delivery: Delivery,
+    pub(crate) slot: OwnedSemaphorePermit,
+    pub(crate) tracked: TaskTrackerToken,
+}
+
+/// A delivery whose event was read: its handler runs, or has run.
+pub(crate) struct InHand {
+    pub(crate) delivery: Delivery,
+    pub(crate) event: Arc<Event>,
+    pub(crate) slot: OwnedSemaphorePermit,
+    pub(crate) tracked: TaskTrackerToken,
+}
+
 impl Delivery {
     /// Attempts charged before this one, in this life: a redriven letter starts anew.
     pub(crate) fn failures(&self) -> u32 {
         self.log.0.len() as u32
+    }
+
+    /// Whether nothing is known of it but that it is there: never claimed, never tried.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.starts.is_none() && !self.troubled
+    }
+
+    /// Reads its event; otherwise says what it is instead of one.
+    pub(crate) fn read_event(&self) -> Result<Event, String> {
+        let json = self
+            .fields
+            .get(StreamField::EVENT)
+            .ok_or("the entry has no field `event`")?;
+        if self.fields.get(StreamField::TO).is_none() {
+            return Err("the entry has no field `to`: it was not written by the router".to_owned());
+        }
+        Event::from_json(json).map_err(|e| format!("`event` is not an event: {e}"))
     }
 
     /// Length of the chain of follow-ups that led to it.

@@ -1,35 +1,46 @@
 //! One delivery in one slot: run the handler, then settle by what it returned.
 
+use std::any::Any;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::task::JoinError;
 
-use super::core::Core;
-use super::delivery::{Delivery, GivenUp, Next, Start, after_failure, truncate};
+use super::core::{Core, Source};
+use super::delivery::{Delivery, GivenUp, InHand, Next, Slotted, Start, after_failure, truncate};
 use super::handler::{Context, Effects, Handler};
-use super::settle::{Ack, Answer, End, report, until_answered};
+use super::settle::{Ack, Answer, Commit, End, Unsettled, Waits, report, until_answered};
 use crate::error::{Failure, HandlerError};
 use crate::event::Event;
 use crate::failpoint::failpoint;
 use crate::letter::Letter;
 use crate::retry::RECONNECT;
 use crate::routing::SubscriberSettings;
-use crate::store::{CommitRequest, Committed, Parked, Settled, StreamField};
+use crate::store::{CommitRequest, Committed, Parked, Settled};
 
 /// Conflicts in a row after which a delivery steps back instead of running again at once.
 const MAX_CONFLICTS: u32 = 20;
 /// Bytes of an error that a dead letter shows as its reason.
 const MAX_REASON: usize = 2_000;
 
+/// A handler at work.
+pub(crate) type Run = Pin<Box<dyn Future<Output = Returned> + Send>>;
+
+/// What a handler came back with.
+pub(crate) struct Returned {
+    pub(crate) result: Result<(), HandlerError>,
+    pub(crate) effects: Effects,
+    /// Whether it returned early because the process stops.
+    pub(crate) gave_way: bool,
+}
+
 /// What running a handler came to.
-enum Ran {
-    Returned(Result<(), HandlerError>, Box<Context>),
+pub(crate) enum Ran {
+    Returned(Returned),
     Failed(HandlerError),
     /// The delivery is another's by now: nothing to settle.
     Lost,
@@ -37,12 +48,27 @@ enum Ran {
     Interrupted,
 }
 
-/// Runs one delivery to its settlement. The permit is its slot.
-pub(crate) async fn execute<H: Handler>(
-    core: Arc<Core<H>>,
-    mut delivery: Delivery,
-    permit: OwnedSemaphorePermit,
-) {
+/// How far a delivery has come.
+pub(crate) enum Stage {
+    /// Its handler is to be called.
+    Call,
+    /// Its handler was called, and waits for something.
+    Running(Run),
+    Ran(Ran),
+    /// It asked for this; with an answer, if there was one that did not settle it.
+    Asked(Arc<CommitRequest>, Option<Answer<Committed>>),
+}
+
+/// Runs one delivery to its settlement.
+pub(crate) async fn execute<H: Handler>(core: Arc<Core<H>>, slotted: Slotted) {
+    let Slotted {
+        mut delivery,
+        slot,
+        tracked,
+    } = slotted;
+    if !core.is_still_ours(&delivery).await {
+        return;
+    }
     if Start::after(delivery.starts) == Start::Crashed {
         let error =
             "it lost its process three times, the last time with nothing else running in it";
@@ -55,40 +81,81 @@ pub(crate) async fn execute<H: Handler>(
             None => return core.release(vec![delivery]).await,
         }
     }
-    let event = match read_event(&delivery) {
+    let event = match delivery.read_event() {
         Ok(event) => Arc::new(event),
         Err(error) => return core.give_up(delivery, GivenUp::Undecodable, &error).await,
     };
+    let in_hand = InHand {
+        delivery,
+        event,
+        slot,
+        tracked,
+    };
+    go_on(core, in_hand, Stage::Call).await;
+}
+
+/// Goes on with a commit that did not settle its delivery.
+pub(crate) async fn go_on_unsettled<H: Handler>(core: Arc<Core<H>>, unsettled: Unsettled) {
+    let Unsettled {
+        in_hand,
+        request,
+        answer,
+    } = unsettled;
+    go_on(core, *in_hand, Stage::Asked(request, Some(answer))).await;
+}
+
+/// Brings a delivery from where it is to its settlement.
+pub(crate) async fn go_on<H: Handler>(core: Arc<Core<H>>, in_hand: InHand, mut stage: Stage) {
+    let InHand {
+        mut delivery,
+        event,
+        slot,
+        tracked: _tracked,
+    } = in_hand;
     let mut conflicts = 0;
+    let settings = core.settings.borrow().clone();
     loop {
-        let settings = core.settings.borrow().clone();
-        let failure = match core.run_handler(&delivery, &event, settings.timeout).await {
-            Ran::Lost => return,
-            Ran::Interrupted => return core.release(vec![delivery]).await,
-            Ran::Returned(Err(error), cx) if error.kind() == Failure::Retry && cx.gave_way() => {
-                return core.release(vec![delivery]).await;
+        let failure = match stage {
+            Stage::Call => {
+                let run = core.call(&event, delivery.failures() + 1);
+                stage = Stage::Running(run);
+                continue;
             }
-            Ran::Failed(error) | Ran::Returned(Err(error), _) => error,
-            Ran::Returned(Ok(()), cx) if cx.effects.is_empty() => {
-                core.throttle.available();
-                return core.acknowledge(delivery, permit).await;
+            Stage::Running(run) => {
+                stage = Stage::Ran(core.finish(&delivery, run, settings.timeout).await);
+                continue;
             }
-            Ran::Returned(Ok(()), cx) => match core.commit(&delivery, cx.effects).await {
-                None => return,
-                Some(Committed::Settled(_)) => return core.throttle.available(),
+            Stage::Ran(Ran::Lost) => return,
+            Stage::Ran(Ran::Interrupted) => return core.release(vec![delivery]).await,
+            Stage::Ran(Ran::Failed(error)) => error,
+            Stage::Ran(Ran::Returned(returned)) => match returned.result {
+                Ok(()) => {
+                    core.throttle.available();
+                    if returned.effects.is_empty() {
+                        return core.acknowledge(delivery, slot);
+                    }
+                    stage = Stage::Asked(request(&delivery, returned.effects), None);
+                    continue;
+                }
+                Err(error) if error.kind() == Failure::Retry && returned.gave_way => {
+                    return core.release(vec![delivery]).await;
+                }
+                Err(error) => error,
+            },
+            Stage::Asked(request, answer) => match core.commit(&delivery, request, answer).await {
+                None | Some(Committed::Settled(_)) => return,
                 Some(Committed::Invalid(error) | Committed::Refused(error)) => {
                     HandlerError::retry(error)
                 }
                 Some(Committed::Conflict) if conflicts < MAX_CONFLICTS => {
                     conflicts += 1;
                     tokio::time::sleep(jitter(conflicts)).await;
+                    stage = Stage::Call;
                     continue;
                 }
                 Some(Committed::Conflict) => {
                     tracing::warn!(event = %event.id(), "{MAX_CONFLICTS} conflicts in a row; waiting a moment, uncharged");
-                    return core
-                        .retry_later(delivery, settings.backoff.initial, &settings)
-                        .await;
+                    return core.retry_later(delivery, settings.backoff.initial).await;
                 }
             },
         };
@@ -97,6 +164,15 @@ pub(crate) async fn execute<H: Handler>(
             .await
             .unwrap_or(());
     }
+}
+
+/// What a handler asked for, for the commit.
+pub(crate) fn request(delivery: &Delivery, effects: Effects) -> Arc<CommitRequest> {
+    Arc::new(CommitRequest {
+        fence: delivery.fence,
+        troubled: delivery.troubled,
+        asked: effects.encode(delivery.hops().saturating_add(1)),
+    })
 }
 
 /// A short random pause that grows, so that rivals for one entity do not meet again.
@@ -110,103 +186,88 @@ fn jitter(conflicts: u32) -> Duration {
     backoff.delay(conflicts)
 }
 
-fn read_event(delivery: &Delivery) -> Result<Event, String> {
-    let json = delivery
-        .fields
-        .get(StreamField::EVENT)
-        .ok_or("the entry has no field `event`")?;
-    if delivery.fields.get(StreamField::TO).is_none() {
-        return Err("the entry has no field `to`: it was not written by the router".to_owned());
-    }
-    Event::from_json(json).map_err(|e| format!("`event` is not an event: {e}"))
-}
-
 impl<H: Handler> Core<H> {
-    /// Runs the handler in a task of its own, so that a panic is a failure and not a crash, and so
-    /// that one that blocks its thread costs neither the slot nor the stop more than its timeout.
-    async fn run_handler(
-        self: &Arc<Self>,
-        delivery: &Delivery,
-        event: &Arc<Event>,
-        timeout: Duration,
-    ) -> Ran {
+    /// Calls the handler: it begins when it is polled.
+    pub(crate) fn call(self: &Arc<Self>, event: &Arc<Event>, attempt: u32) -> Run {
         let config = self.config.borrow().clone();
-        let attempt = delivery.failures() + 1;
-        let stop = self.stop.reading.clone();
-        let cx = Context::new(self.env.clone(), config, event.clone(), attempt, stop);
+        let mut cx = Context::new(self.env.clone(), config, event.clone(), attempt);
         let (core, event) = (self.clone(), event.clone());
-        let handling = tokio::spawn(async move {
-            let mut cx = Box::new(cx);
+        Box::pin(async move {
             failpoint!("worker.handling");
             let result = core.handler.handle(&event, &mut cx).await;
             failpoint!("worker.handled");
-            (result, cx)
-        });
-        let abort = handling.abort_handle();
-        let mut handling = pin!(handling);
+            Returned {
+                result,
+                gave_way: cx.gave_way(),
+                effects: cx.effects,
+            }
+        })
+    }
+
+    /// Lets a handler go on in a task of its own, so that a panic is a failure and not a crash, and
+    /// so that one that blocks its thread costs neither the slot nor the stop more than its timeout.
+    async fn finish(&self, delivery: &Delivery, run: Run, timeout: Duration) -> Ran {
+        let mut handling = tokio::spawn(run);
+        let lost = delivery.guard.lost();
         let ran = tokio::select! {
             biased;
             joined = &mut handling => match joined {
-                Ok((result, cx)) => Ran::Returned(result, cx),
-                Err(error) => Ran::Failed(panicked(error)),
+                Ok(returned) => Ran::Returned(returned),
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => Ran::Failed(panicked(&*panic)),
+                    Err(error) => Ran::Failed(HandlerError::retry(error)),
+                },
             },
-            () = delivery.guard.lost.cancelled() => Ran::Lost,
+            () = lost.cancelled() => Ran::Lost,
             () = self.stop.now.cancelled() => Ran::Interrupted,
-            () = tokio::time::sleep(timeout) => {
-                Ran::Failed(HandlerError::retry(format_args!("timed out after {timeout:?}")))
-            }
+            () = tokio::time::sleep(timeout) => Ran::Failed(timed_out(timeout)),
         };
-        abort.abort();
+        handling.abort();
         ran
     }
 
     async fn mark_started(&self, delivery: &mut Delivery, starts: u32) -> Option<Settled> {
         delivery.troubled = true;
-        let (holder, fence) = (&delivery.holder, delivery.fence);
+        let (holder, fence) = (&delivery.source.holder, delivery.fence);
         let answer = until_answered(&self.link, &self.stop.now, |mut c| async move {
             holder.mark_started(&mut c, fence, starts).await
         });
         answer.await.map(|answer| answer.value)
     }
 
-    /// Hands the acknowledgement over, and then gives the slot back: so no more deliveries wait
-    /// for a stream that cannot be settled than there are slots.
-    async fn acknowledge(&self, delivery: Delivery, slot: OwnedSemaphorePermit) {
-        let Delivery {
-            ends,
-            fence,
-            troubled,
-            guard,
-            ..
-        } = delivery;
-        if let Ok(place) = ends.reserve().await {
-            drop(slot);
-            place.send(End::Ack(Ack {
-                fence,
-                troubled,
-                guard: Some(guard),
-            }));
-        }
+    /// Hands the acknowledgement over, and gives the slot back.
+    fn acknowledge(&self, delivery: Delivery, slot: OwnedSemaphorePermit) {
+        let (source, ack) = acknowledgement(delivery);
+        source.ends.push([ack], Some(slot));
     }
 
-    /// Commits a delivery with its effects; `None`: the process must end, or the group is gone.
-    async fn commit(&self, delivery: &Delivery, effects: Effects) -> Option<Committed> {
-        let request = Arc::new(CommitRequest {
-            fence: delivery.fence,
-            troubled: delivery.troubled,
-            asked: effects.encode(delivery.hops().saturating_add(1)),
-        });
+    /// Commits a delivery with its effects, of which there may be an answer already; `None`: the
+    /// process must end, or the group is gone.
+    async fn commit(
+        &self,
+        delivery: &Delivery,
+        request: Arc<CommitRequest>,
+        mut known: Option<Answer<Committed>>,
+    ) -> Option<Committed> {
         let mut refused = 0;
         loop {
-            let (answer, answered) = oneshot::channel();
-            let end = End::Commit((request.clone(), answer));
-            delivery.ends.send(end).await.ok()?;
-            let Answer { value, resent } = answered.await.ok()?;
-            failpoint!("worker.committed");
+            let answer = match known.take() {
+                Some(answer) => answer,
+                None => {
+                    let (answer, answered) = oneshot::channel();
+                    let commit = Commit {
+                        request: request.clone(),
+                        waits: Waits::Task(answer),
+                    };
+                    delivery.source.ends.push([End::Commit(commit)], None);
+                    answered.await.ok()?
+                }
+            };
+            let Answer { value, resent } = answer;
             match value {
                 Committed::Refused(error) => {
                     refused += 1;
-                    tracing::warn!(stream = &*delivery.stream, entry = %delivery.fence.id, error, refused,
+                    tracing::warn!(stream = &*delivery.source.name, entry = %delivery.fence.id, error, refused,
                         "Redis did not settle a delivery; sending again");
                     tokio::select! {
                         () = self.stop.now.cancelled() => return None,
@@ -214,8 +275,8 @@ impl<H: Handler> Core<H> {
                     }
                 }
                 Committed::Settled(settled) => {
-                    let resent = resent || refused > 0;
-                    report(&delivery.holder, delivery.fence, settled, resent, "commit");
+                    let (resent, fence) = (resent || refused > 0, delivery.fence);
+                    report(&delivery.source.holder, fence, settled, resent, "commit");
                     return Some(value);
                 }
                 Committed::Conflict | Committed::Invalid(_) => return Some(value),
@@ -242,41 +303,28 @@ impl<H: Handler> Core<H> {
             settings.max_attempts,
             &settings.backoff,
         );
-        tracing::warn!(event = %event.id(), event_type = event.event_type(), stream = &*delivery.stream,
+        tracing::warn!(event = %event.id(), event_type = event.event_type(), stream = &*delivery.source.name,
             entry = %delivery.fence.id, attempt, of = settings.max_attempts, charged, ?next, error, "a delivery failed");
         match next {
-            Next::Retry(delay) => self.park(delivery, delay, settings).await,
+            Next::Retry(delay) => self.park(delivery, delay).await,
             Next::Wait => {
                 let delay = self.throttle.unavailable(&settings.backoff);
-                self.park(delivery, delay, settings).await
+                self.park(delivery, delay).await
             }
             Next::GiveUp(why) => self.bury(delivery, why, &error).await,
         }
     }
 
-    async fn retry_later(
-        &self,
-        delivery: Delivery,
-        delay: Duration,
-        settings: &SubscriberSettings,
-    ) {
-        self.park(&delivery, delay, settings).await.unwrap_or(());
+    async fn retry_later(&self, delivery: Delivery, delay: Duration) {
+        self.park(&delivery, delay).await.unwrap_or(());
     }
 
     async fn give_up(&self, delivery: Delivery, why: GivenUp, error: &str) {
         self.bury(&delivery, why, error).await.unwrap_or(());
     }
 
-    async fn park(
-        &self,
-        delivery: &Delivery,
-        delay: Duration,
-        settings: &SubscriberSettings,
-    ) -> Option<()> {
-        let lease = self
-            .lease_of(delivery)
-            .unwrap_or(settings.lease)
-            .as_millis() as u64;
+    async fn park(&self, delivery: &Delivery, delay: Duration) -> Option<()> {
+        let lease = self.lease_of(delivery).as_millis() as u64;
         let log = if delivery.log.0.is_empty() {
             String::new()
         } else {
@@ -292,11 +340,8 @@ impl<H: Handler> Core<H> {
         self.settle(delivery, "retry", |mut c| {
             let parked = &parked;
             async move {
-                delivery
-                    .holder
-                    .retry_later(&mut c, lease, parked)
-                    .await
-                    .map(first)
+                let holder = &delivery.source.holder;
+                holder.retry_later(&mut c, lease, parked).await.map(first)
             }
         })
         .await?;
@@ -310,7 +355,7 @@ impl<H: Handler> Core<H> {
         let error = truncate(error, MAX_REASON);
         let letter = Letter::given_up(
             subscriber,
-            &delivery.stream,
+            &delivery.source.name,
             delivery.fence.id,
             &delivery.fields,
             why.as_str(),
@@ -323,15 +368,15 @@ impl<H: Handler> Core<H> {
         self.settle(delivery, "dead letter", |mut c| {
             let (dead, letter) = (&dead, &letter);
             async move {
-                delivery
-                    .holder
+                let holder = &delivery.source.holder;
+                holder
                     .dead_letter(&mut c, delivery.fence, dead, letter)
                     .await
             }
         })
         .await?;
         failpoint!("worker.buried");
-        tracing::error!(stream = &*delivery.stream, entry = %delivery.fence.id, reason = why.as_str(), error, dead,
+        tracing::error!(stream = &*delivery.source.name, entry = %delivery.fence.id, reason = why.as_str(), error, dead,
             "a delivery was given up; see: streamfleet dead list --subscriber {subscriber}");
         Some(())
     }
@@ -347,7 +392,7 @@ impl<H: Handler> Core<H> {
     {
         let answer = until_answered(&self.link, &self.stop.now, send).await?;
         report(
-            &delivery.holder,
+            &delivery.source.holder,
             delivery.fence,
             answer.value,
             answer.resent,
@@ -355,13 +400,12 @@ impl<H: Handler> Core<H> {
         );
         Some(())
     }
-
-    fn lease_of(&self, delivery: &Delivery) -> Option<Duration> {
-        self.sources
-            .borrow()
-            .iter()
-            .find(|s| s.name == delivery.stream)
-            .map(|s| s.lease)
+    /// The one in force: a reload may have lengthened it.
+    fn lease_of(&self, delivery: &Delivery) -> Duration {
+        let source = &delivery.source;
+        let sources = self.sources.borrow();
+        let current = sources.iter().find(|s| s.name == source.name);
+        current.unwrap_or(source).lease
     }
 }
 
@@ -370,14 +414,25 @@ fn first(answers: Vec<Settled>) -> Settled {
     answers.into_iter().next().unwrap_or(Settled::Gone)
 }
 
-fn panicked(error: JoinError) -> HandlerError {
-    let message = match error.try_into_panic() {
-        Ok(panic) => match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-            (Some(text), _) => format!("panicked: {text}"),
-            (_, Some(text)) => format!("panicked: {text}"),
-            _ => "panicked".to_owned(),
-        },
-        Err(error) => error.to_string(),
+/// The end of a delivery that asked for nothing.
+pub(crate) fn acknowledgement(delivery: Delivery) -> (Arc<Source>, End) {
+    let ack = Ack {
+        fence: delivery.fence,
+        troubled: delivery.troubled,
+        guard: Some(delivery.guard),
     };
-    HandlerError::retry(message)
+    (delivery.source, End::Ack(ack))
+}
+
+pub(crate) fn timed_out(timeout: Duration) -> HandlerError {
+    HandlerError::retry(format_args!("timed out after {timeout:?}"))
+}
+
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> HandlerError {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or(panic.downcast_ref::<String>().map(String::as_str));
+    HandlerError::retry(match text {
+        Some(text) => format!("panicked: {text}"),
+        None => "panicked".to_owned(),
+    })
 }

@@ -2,12 +2,14 @@
 //!
 //! Redis: XREADGROUP `>` on the domain streams and `redrive:<subscriber>`, on a connection of
 //! its own, because it blocks. COUNT holds per stream, so a read of k streams may return k × COUNT:
-//! the free slots are divided by k. A slot is not kept while the read blocks (retries that are
+//! the free slots are divided by k; a stream that brings all that was asked for is then asked alone
+//! for a while, so that one long backlog gets all slots. A slot is not kept while the read blocks (retries that are
 //! due need it more), so a few entries may wait here for one: those of a read with fewer free
 //! slots than streams, and those that reclaiming overtook. Like all that are held, their leases
 //! are renewed.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -28,12 +30,37 @@ use crate::store::{
 /// How often a worker whose group was lost says so, and looks whether it is back.
 const LOST_GROUP_CHECK: Duration = Duration::from_secs(2);
 
+/// Every so many reads all streams are asked, however crowded some of them are.
+const ASK_ALL_EVERY: usize = 8;
+
+/// Streams that brought all that they were asked for: more is there for sure.
+#[derive(Default)]
+struct Crowded {
+    streams: Vec<Arc<str>>,
+    reads: usize,
+}
+
+impl Crowded {
+    /// Whom to ask next.
+    fn or_all(&mut self, all: &[Arc<Source>]) -> Vec<Arc<Source>> {
+        self.reads += 1;
+        let crowded = all.iter().filter(|s| self.streams.contains(&s.name));
+        let crowded: Vec<_> = crowded.cloned().collect();
+        if crowded.is_empty() || self.reads.is_multiple_of(ASK_ALL_EVERY) {
+            all.to_vec()
+        } else {
+            crowded
+        }
+    }
+}
+
 /// Reads until told to stop. An error ends the process: going on would be wrong.
 pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerError> {
     let mut reader = Reader::new(core.link.clone());
     let consumer = core.identity.consumer();
     let mut failures = 0;
     let mut sources = core.sources.subscribe();
+    let mut crowded = Crowded::default();
     while !core.stop.reading.is_cancelled() {
         let Some(free) = core.wait_for_slots().await else {
             break;
@@ -45,7 +72,8 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
                 _ = sources.changed() => continue,
             }
         }
-        let streams: Vec<_> = current.iter().map(|s| s.holder.stream.as_str()).collect();
+        let asked = crowded.or_all(&current);
+        let streams: Vec<_> = asked.iter().map(|s| s.holder.stream.as_str()).collect();
         let count = (free / streams.len()).max(1);
         let since = Instant::now();
         let read = reader.read(
@@ -61,8 +89,12 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
                 failpoint!("worker.read");
                 // All are held before any waits for a slot.
                 let mut deliveries = Vec::new();
+                crowded.streams.clear();
                 for (key, entries) in streams {
-                    if let Some(source) = current.iter().find(|s| s.holder.stream == key) {
+                    if let Some(source) = asked.iter().find(|s| s.holder.stream == key) {
+                        if entries.len() == count {
+                            crowded.streams.push(source.name.clone());
+                        }
                         deliveries.extend(core.sort(source, entries, since).await);
                     }
                 }
@@ -79,6 +111,20 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
         }
     }
     Ok(())
+}
+
+/// Goes to the end of the line, from which any thread takes it. (The runtime's own `yield_now` waits
+/// for this thread, and with it for a handler that keeps it.)
+async fn let_others_run() {
+    let mut waited = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl<H: Handler> Core<H> {
@@ -103,16 +149,23 @@ impl<H: Handler> Core<H> {
             let mut free = 0;
             while self.slots.available_permits() > free && free < self.concurrency {
                 free = self.slots.available_permits();
-                tokio::task::yield_now().await;
+                let_others_run().await;
             }
             if free > 0 {
-                return Some(self.throttle.allowance(free));
+                // Half at a time: Redis reads the next while these are worked on.
+                let half = self.concurrency.div_ceil(2);
+                return Some(self.throttle.allowance(free.min(half)));
             }
         }
     }
 
     /// Sorts fresh entries: acknowledges those that name others, holds those that are for us.
-    async fn sort(&self, source: &Source, entries: Vec<Entry>, since: Instant) -> Vec<Delivery> {
+    async fn sort(
+        &self,
+        source: &Arc<Source>,
+        entries: Vec<Entry>,
+        since: Instant,
+    ) -> Vec<Delivery> {
         let mut ours = Vec::with_capacity(entries.len());
         for Entry { id, fields } in entries {
             let fence = Fence { id, count: 1 };
@@ -126,23 +179,22 @@ impl<H: Handler> Core<H> {
     }
 
     /// Acknowledges an entry that names others.
-    pub(crate) async fn skip(&self, source: &Source, fence: Fence, troubled: bool) {
+    pub(crate) async fn skip(&self, source: &Arc<Source>, fence: Fence, troubled: bool) {
         let ack = Ack {
             fence,
             troubled,
             guard: None,
         };
-
         // Not sent, it stays pending and is skipped by whoever claims it.
         tokio::select! {
-            sent = source.ends.send(End::Ack(ack)) => debug_assert!(sent.is_ok()),
+            () = source.ends.push_when_there_is_room(End::Ack(ack)) => {}
             () = self.stop.now.cancelled() => {}
         }
     }
 
     /// Whether the router routed this entry to us. What was routed before our group existed
     /// could not name us: there our own routes decide.
-    pub(crate) fn is_ours(&self, source: &Source, id: EntryId, fields: &Fields) -> bool {
+    pub(crate) fn is_ours(&self, source: &Arc<Source>, id: EntryId, fields: &Fields) -> bool {
         let me = &*self.env.subscriber;
         if source.holder.delete_settled {
             return true; // redrives have one addressee

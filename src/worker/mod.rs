@@ -3,7 +3,9 @@
 //! | role | what it does |
 //! |---|---|
 //! | fetch | reads new entries, never more than there are free slots |
-//! | execute | runs the handler for one delivery and settles by what it returned |
+//! | lanes | where fresh deliveries run: the first step of their handlers, many at a time |
+//! | supervise | keeps a handler that blocks its thread from holding up others, from the renewer's thread |
+//! | execute | runs one delivery to its end and settles by what its handler returned |
 //! | settle | sends what ends deliveries until Redis has answered |
 //! | reclaim | brings back with XAUTOCLAIM what is due or lost its worker |
 //! | renew | signs of life for what is held, from a thread of its own |
@@ -16,10 +18,12 @@ mod execute;
 mod fetch;
 mod handler;
 mod held;
+mod lanes;
 mod reclaim;
 mod renew;
 mod run;
 mod settle;
+mod supervise;
 mod throttle;
 
 pub use core::Stop;

@@ -164,7 +164,7 @@ impl<H: Handler> Core<H> {
     /// was anything; `None` if an outage came between.
     async fn reclaim(
         self: &Arc<Self>,
-        source: &Source,
+        source: &Arc<Source>,
         grace: &mut Grace,
         longest: &mut Duration,
     ) -> Result<Option<bool>, StoreError> {

@@ -16,12 +16,13 @@ use crate::store::{Fence, Holder, Link, Redis, Settled, StoreError, loses_connec
 /// Deliveries that one call renews: it must not hold Redis up.
 const STEP: usize = 500;
 
-/// Starts the thread. It ends when `stop` fires.
+/// Starts the thread, with what else must run on it. It ends when `stop` fires.
 pub(crate) fn spawn(
     redis: Redis,
     held: Held,
     lease: Duration,
     stop: CancellationToken,
+    supervising: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -33,6 +34,7 @@ pub(crate) fn spawn(
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = run(redis, held, lease) => {}
+                    () = supervising => {}
                 }
             });
         })?;

@@ -4,15 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
-use tokio_util::task::TaskTracker;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::core::{Core, DueTimes, Source, Stop};
 use super::handler::{Environment, Handler};
 use super::held::Held;
+use super::lanes::Lanes;
 use super::settle::Settlers;
 use super::throttle::Throttle;
-use super::{fetch, reclaim, renew};
+use super::{fetch, lanes, reclaim, renew, supervise};
 use crate::failpoint::failpoint;
 use crate::fleet::{self, Identity, MembershipLost, WantedGroup};
 use crate::routing::{Config, SubscriberSettings};
@@ -86,11 +87,13 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     )
     .await?;
     failpoint!("worker.announced");
+    let (unsettled_tx, unsettled) = mpsc::unbounded_channel();
     let settlers = Arc::new(Settlers::new(
         link.clone(),
         keys.inbox(),
         4 * settings.concurrency.max(64),
         stop.now.clone(),
+        unsettled_tx,
     ));
     let sources = load_sources(&link, &keys, &wanted, settings.lease, &identity, &settlers).await?;
     // A name that was merely free may be that of a live process that Redis lost sight of in an
@@ -113,6 +116,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
             redis: redis.clone(),
             keys: keys.clone(),
             subscriber: subscriber.as_str().into(),
+            stop: stop.reading.clone(),
         }),
         link: link.clone(),
         identity: identity.clone(),
@@ -124,6 +128,9 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         slots: Arc::new(Semaphore::new(settings.concurrency)),
         concurrency: settings.concurrency,
         held: Held::default(),
+        asking: tokio::sync::Mutex::default(),
+        runtime: tokio::runtime::Handle::current(),
+        lanes: Lanes::default(),
         throttle: Throttle::default(),
         settlers: settlers.clone(),
         due: DueTimes::default(),
@@ -136,7 +143,9 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         core.held.clone(),
         settings.lease,
         renewing.clone(),
+        supervise::run(core.clone()),
     )?;
+    let lanes = lanes::spawn(&core, unsettled);
     let mut reclaiming = tokio::spawn(reclaim::run(core.clone(), after_outage));
     let reloading = tokio::spawn(reload(core.clone(), config, settings_tx));
     tracing::info!(
@@ -168,8 +177,13 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         let config = core.config.clone();
         async move { fleet::keep_alive(&link, &keys, &identity, &membership, config).await }
     });
+    // On the runtime's threads, beside the lanes: what is read need not change threads.
+    let mut fetching = AbortOnDropHandle::new(tokio::spawn(fetch::run(core.clone())));
     let outcome = tokio::select! {
-        outcome = fetch::run(core.clone()) => outcome,
+        outcome = &mut fetching => match outcome {
+            Ok(outcome) => outcome,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        },
         lost = &mut alive => match lost {
             Ok(lost) => Err(lost.into()),
             Err(_) => Ok(()), // it panicked: stop in good order
@@ -178,6 +192,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         () = out_of_time(&stop) => Ok(()),
     };
     stop.reading.cancel();
+    drop(fetching);
     if outcome.is_err() {
         stop.now.cancel();
     }
@@ -194,8 +209,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let streams = sources.iter().map(|s| (s.name.clone(), s.holder.clone()));
     let streams: Vec<_> = streams.collect();
     drop(sources);
-    drop(reloading.await);
-    drop(core); // nobody can queue any more
+    drop(lanes);
     let flushed = tokio::time::timeout(Duration::from_secs(5), settlers.finish()).await;
     deadline.abort();
     renewing.cancel();
@@ -224,7 +238,7 @@ async fn load_sources(
     own_lease: Duration,
     identity: &Identity,
     settlers: &Settlers,
-) -> Result<Vec<Source>, StoreError> {
+) -> Result<Vec<Arc<Source>>, StoreError> {
     let records = fleet::group_records(link, keys).await?;
     let mut names: Vec<String> = wanted.iter().map(|w| w.stream.clone()).collect();
     let mut earlier: Vec<_> = records
@@ -243,13 +257,13 @@ async fn load_sources(
             let known = record.map_or(Duration::ZERO, |r| Duration::from_millis(r.lease_ms));
             let (me, consumer) = (&identity.subscriber, identity.consumer());
             let holder = Arc::new(fleet::holder(keys, &name, me, &consumer));
-            Source {
-                ends: settlers.queue(&holder),
+            Arc::new(Source {
+                ends: settlers.ends(&holder),
                 holder,
                 lease: own_lease.max(known),
                 joined: record.map(|r| r.joined).unwrap_or_default(),
                 name: name.into(),
-            }
+            })
         })
         .collect())
 }

@@ -6,15 +6,16 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::delivery::InHand;
 use super::held::HeldGuard;
 use crate::failpoint::failpoint;
 use crate::retry::RECONNECT;
@@ -30,7 +31,7 @@ pub(crate) enum End {
     /// Nothing but the acknowledgement, which nobody waits for.
     Ack(Ack),
     /// Effects as well.
-    Commit(AskedCommit),
+    Commit(Commit),
 }
 
 pub(crate) struct Ack {
@@ -41,8 +42,25 @@ pub(crate) struct Ack {
     pub(crate) guard: Option<HeldGuard>,
 }
 
-/// A commit, and who waits to hear what became of it.
-pub(crate) type AskedCommit = (Arc<CommitRequest>, oneshot::Sender<Answer<Committed>>);
+pub(crate) struct Commit {
+    pub(crate) request: Arc<CommitRequest>,
+    pub(crate) waits: Waits,
+}
+
+/// Who is to know what became of a commit.
+pub(crate) enum Waits {
+    /// A task that waits for the answer.
+    Task(oneshot::Sender<Answer<Committed>>),
+    /// Nobody: the delivery itself is kept, and goes on only if it is not settled by this.
+    Delivery(Box<InHand>),
+}
+
+/// A commit that did not settle its delivery.
+pub(crate) struct Unsettled {
+    pub(crate) in_hand: Box<InHand>,
+    pub(crate) request: Arc<CommitRequest>,
+    pub(crate) answer: Answer<Committed>,
+}
 
 /// An answer, and whether the question had to be repeated for it.
 pub(crate) struct Answer<T> {
@@ -93,53 +111,158 @@ where
     }
 }
 
-/// A queue to the settler of each stream: streams do not wait for each other.
+/// What has ended on one stream and is to be settled, in the order in which it did.
+pub(crate) struct Ends {
+    queue: Mutex<Queue>,
+    /// How many may wait without keeping their slots.
+    capacity: usize,
+    filled: Notify,
+    emptied: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    ends: Vec<End>,
+    /// Of ends beyond the capacity: no more deliveries wait for a stream that cannot be settled
+    /// than that and all slots.
+    slots: Vec<OwnedSemaphorePermit>,
+    closed: bool,
+}
+
+impl Ends {
+    fn new(capacity: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            capacity,
+            filled: Notify::new(),
+            emptied: Notify::new(),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Nothing in here can panic half-way.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands ends over, and with them the slots of those that nobody works on any more.
+    pub(crate) fn push(
+        &self,
+        ends: impl IntoIterator<Item = End>,
+        slots: Option<OwnedSemaphorePermit>,
+    ) {
+        let mut queue = self.queue();
+        if queue.closed {
+            return; // the process has ended all but in name
+        }
+        queue.ends.extend(ends);
+        let free = if queue.ends.len() > self.capacity {
+            queue.slots.extend(slots);
+            None
+        } else {
+            slots
+        };
+        drop(queue);
+        drop(free);
+        self.filled.notify_one();
+    }
+
+    /// The same for one that has no slot, when there is room.
+    pub(crate) async fn push_when_there_is_room(&self, end: End) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.queue().ends.len() < self.capacity {
+                break;
+            }
+            emptied.await;
+        }
+        self.push([end], None);
+    }
+
+    /// Takes at most so many when there are any; `None` when all is taken and nothing comes.
+    async fn take(&self, most: usize) -> Option<Vec<End>> {
+        loop {
+            let taken = {
+                let mut queue = self.queue();
+                if queue.ends.is_empty() && queue.closed {
+                    return None;
+                }
+                let count = queue.ends.len().min(most);
+                let taken: Vec<_> = queue.ends.drain(..count).collect();
+                (taken, std::mem::take(&mut queue.slots))
+            };
+            if !taken.0.is_empty() {
+                self.emptied.notify_waiters();
+                return Some(taken.0);
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    fn close(&self) {
+        self.queue().closed = true;
+        self.filled.notify_one();
+    }
+}
+
+/// A settler for each stream: streams do not wait for each other.
 pub(crate) struct Settlers {
     link: Link,
     inbox: String,
-    /// Of each queue.
+    /// Of the ends of each stream.
     capacity: usize,
     stop: CancellationToken,
-    queues: Mutex<HashMap<String, mpsc::Sender<End>>>,
+    unsettled: mpsc::UnboundedSender<Unsettled>,
+    streams: Mutex<HashMap<String, Arc<Ends>>>,
     tasks: TaskTracker,
 }
 
 impl Settlers {
-    pub(crate) fn new(link: Link, inbox: String, capacity: usize, stop: CancellationToken) -> Self {
+    /// What a commit did not settle is told to `unsettled`: no more than there are slots.
+    pub(crate) fn new(
+        link: Link,
+        inbox: String,
+        capacity: usize,
+        stop: CancellationToken,
+        unsettled: mpsc::UnboundedSender<Unsettled>,
+    ) -> Self {
         Self {
             link,
             inbox,
             capacity,
             stop,
-            queues: Mutex::default(),
+            unsettled,
+            streams: Mutex::default(),
             tasks: TaskTracker::new(),
         }
     }
 
-    /// The queue of a stream; its settler is started when it is asked for the first time.
-    pub(crate) fn queue(&self, holder: &Arc<Holder>) -> mpsc::Sender<End> {
+    fn streams(&self) -> MutexGuard<'_, HashMap<String, Arc<Ends>>> {
         // Nothing in here can panic half-way.
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let queue = queues.entry(holder.stream.clone()).or_insert_with(|| {
-            let (sender, receiver) = mpsc::channel(self.capacity);
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ends of a stream; its settler is started when they are asked for the first time.
+    pub(crate) fn ends(&self, holder: &Arc<Holder>) -> Arc<Ends> {
+        let mut streams = self.streams();
+        let ends = streams.entry(holder.stream.clone()).or_insert_with(|| {
+            let ends = Arc::new(Ends::new(self.capacity));
             let settler = Settler {
                 holder: holder.clone(),
+                ends: ends.clone(),
                 link: self.link.clone(),
                 inbox: self.inbox.clone(),
                 stop: self.stop.clone(),
+                unsettled: self.unsettled.clone(),
             };
-            self.tasks.spawn(settler.run(receiver));
-            sender
+            self.tasks.spawn(settler.run());
+            ends
         });
-        queue.clone()
+        ends.clone()
     }
 
-    /// Ends when all that was queued is settled, and nobody can queue any more.
+    /// Ends when all that was handed over is settled; what comes later is not taken.
     pub(crate) async fn finish(&self) {
-        self.queues
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.streams().values().for_each(|ends| ends.close());
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -149,18 +272,19 @@ impl Settlers {
 /// together in the next.
 struct Settler {
     holder: Arc<Holder>,
+    ends: Arc<Ends>,
     link: Link,
     inbox: String,
     stop: CancellationToken,
+    unsettled: mpsc::UnboundedSender<Unsettled>,
 }
 
 impl Settler {
-    async fn run(self, mut ends: mpsc::Receiver<End>) {
+    async fn run(self) {
         const BATCH: usize = 512;
-        let mut batch = Vec::with_capacity(BATCH);
-        while ends.recv_many(&mut batch, BATCH).await > 0 {
-            let (mut acks, mut commits) = (Vec::new(), Vec::new());
-            for end in batch.drain(..) {
+        while let Some(batch) = self.ends.take(BATCH).await {
+            let (mut acks, mut commits) = (Vec::with_capacity(batch.len()), Vec::new());
+            for end in batch {
                 match end {
                     End::Ack(ack) => acks.push(ack),
                     End::Commit(commit) => commits.push(commit),
@@ -168,7 +292,7 @@ impl Settler {
             }
             // The scripts want them in the order of their IDs.
             acks.sort_unstable_by_key(|ack| ack.fence.id);
-            commits.sort_unstable_by_key(|(commit, _)| commit.fence.id);
+            commits.sort_unstable_by_key(|commit| commit.request.fence.id);
             tokio::join!(self.acknowledge(acks), self.commit(commits));
         }
     }
@@ -198,16 +322,16 @@ impl Settler {
         }
     }
 
-    async fn commit(&self, commits: Vec<AskedCommit>) {
+    async fn commit(&self, commits: Vec<Commit>) {
         let mut commits = commits.into_iter().peekable();
         while commits.peek().is_some() {
-            let (mut part, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some((next, answer)) =
-                commits.next_if(|(next, _)| bytes == 0 || bytes + size(next) <= MAX_COMMIT_BYTES)
+            let (mut part, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while let Some(Commit { request, waits }) = commits
+                .next_if(|next| bytes == 0 || bytes + size(&next.request) <= MAX_COMMIT_BYTES)
             {
-                bytes += size(&next);
-                part.push(next);
-                answers.push(answer);
+                bytes += size(&request);
+                part.push(request);
+                waiting.push(waits);
             }
             let answer = until_answered(&self.link, &self.stop, |mut c| {
                 let (holder, inbox, part) = (&self.holder, &self.inbox, &part);
@@ -217,9 +341,33 @@ impl Settler {
             let Some(Answer { value, resent }) = answer.await else {
                 return;
             };
-            for (sender, value) in answers.into_iter().zip(value) {
-                // Who waited may have been told to stop.
-                let _gone = sender.send(Answer { value, resent });
+            failpoint!("worker.committed");
+            for ((request, waits), value) in part.into_iter().zip(waiting).zip(value) {
+                self.tell(request, waits, Answer { value, resent });
+            }
+        }
+    }
+
+    fn tell(&self, request: Arc<CommitRequest>, waits: Waits, answer: Answer<Committed>) {
+        match (waits, &answer.value) {
+            // Who waited may have been told to stop.
+            (Waits::Task(sender), _) => drop(sender.send(answer)),
+            (Waits::Delivery(_), Committed::Settled(settled)) => {
+                report(
+                    &self.holder,
+                    request.fence,
+                    *settled,
+                    answer.resent,
+                    "commit",
+                );
+            }
+            (Waits::Delivery(in_hand), _) => {
+                // Nobody takes it only if the process has ended: it comes back after its lease.
+                drop(self.unsettled.send(Unsettled {
+                    in_hand,
+                    request,
+                    answer,
+                }));
             }
         }
     }

@@ -211,13 +211,22 @@ fn a_stopped_worker_drains_and_leaves_no_trace() {
 /// What is not done at the drain deadline is given back uncharged, and claimed at once.
 #[test]
 fn what_does_not_finish_in_time_is_released() {
+    is_released_in_time(&event(json!({"do": "sleep", "ms": 1500})));
+}
+
+/// The same for one that keeps its thread.
+#[test]
+fn what_blocks_is_released_in_time() {
+    is_released_in_time(&event(json!({"do": "block", "ms": 1500})));
+}
+
+fn is_released_in_time(slow: &serde_json::Value) {
     let fleet = Fleet::new();
     fleet.configure(&crate::support::fleet::ROUTING.replace("lease: 1s", "lease: 10m"));
     let _router = fleet.router("r");
     let mut worker = fleet.worker("probe-service", "w");
-    let slow = event(json!({"do": "sleep", "ms": 1500}));
-    fleet.publish(std::slice::from_ref(&slow));
-    eventually("it is started", || fleet.starts(&slow));
+    fleet.publish(std::slice::from_ref(slow));
+    eventually("it is started", || fleet.starts(slow));
     worker.signal("TERM");
     worker.wait_for_log("stopping");
     worker.signal("TERM"); // the second asks to end at once, as the deadline does
@@ -229,7 +238,7 @@ fn what_does_not_finish_in_time_is_released() {
     assert_eq!(pending.ids[0].consumer, "released");
     let _other = fleet.worker("probe-service", "other");
     eventually("another handles it", || {
-        fleet.handled("probe-service").get(&id(&slow)).copied()
+        fleet.handled("probe-service").get(&id(slow)).copied()
     });
     fleet.drained();
     assert!(!fleet.cli::<bool>("EXISTS attempts:test-events:probe-service"));

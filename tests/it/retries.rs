@@ -160,6 +160,42 @@ fn a_handler_that_blocks_for_good_has_failed_and_holds_up_nobody() {
     assert_eq!(worker.exit_code(), Some(0));
 }
 
+/// What was read together with one that blocks: what had ended before it is settled, and what
+/// comes after it is handled, on whatever threads are left; also when more of them block than
+/// there are lanes at first.
+#[test]
+fn those_that_were_read_with_one_that_blocks_are_handled_meanwhile() {
+    let fleet = Fleet::new();
+    fleet.configure(&crate::support::fleet::ROUTING.replace("concurrency: 8", "concurrency: 100"));
+    let _router = fleet.router("r");
+    let (ordinary, blocks) = (
+        || event(json!({})),
+        || event(json!({"do": "block", "ms": 600_000})),
+    );
+    let mut events: Vec<_> = (0..30).map(|_| ordinary()).collect();
+    events.insert(20, blocks());
+    events.insert(10, blocks());
+    fleet.publish(&events);
+    eventually("all are routed", || {
+        (fleet.cli::<usize>("XLEN test-events") == events.len()).then_some(())
+    });
+    let mut command = fleet.worker_command("probe-service", "w", &fleet.server.url());
+    command.env("TOKIO_WORKER_THREADS", "4");
+    let mut worker = fleet.launch(command, "w", "worker started");
+    eventually("only those that block are still owed", || {
+        let pending = fleet
+            .connection()
+            .xpending("test-events", "probe-service")
+            .unwrap();
+        let count: redis::streams::StreamPendingReply = pending;
+        (count.count() == 2 && fleet.handled("probe-service").len() == 30).then_some(())
+    });
+    worker.signal("TERM");
+    worker.wait_for_log("stopping");
+    worker.signal("TERM");
+    assert_eq!(worker.exit_code(), Some(0));
+}
+
 /// A handler may run longer than the lease: it is renewed, also when it blocks its thread.
 #[test]
 fn a_long_handler_keeps_its_delivery() {

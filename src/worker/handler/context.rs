@@ -27,7 +27,6 @@ pub struct Context {
     event: Arc<Event>,
     config: Arc<Config>,
     attempt: u32,
-    stop: CancellationToken,
     heeds_stop: bool,
     pub(crate) effects: Effects,
 }
@@ -37,6 +36,8 @@ pub(crate) struct Environment {
     pub(crate) redis: Redis,
     pub(crate) keys: Keys,
     pub(crate) subscriber: Arc<str>,
+    /// Fires when the process stops reading.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Context {
@@ -45,14 +46,12 @@ impl Context {
         config: Arc<Config>,
         event: Arc<Event>,
         attempt: u32,
-        stop: CancellationToken,
     ) -> Self {
         Self {
             env,
             event,
             config,
             attempt,
-            stop,
             heeds_stop: false,
             effects: Effects::default(),
         }
@@ -73,12 +72,12 @@ impl Context {
     /// Having asked for this, it is not charged for it; the event is given to another worker.
     pub fn stopping(&mut self) -> impl Future<Output = ()> + Send + use<> {
         self.heeds_stop = true;
-        self.stop.clone().cancelled_owned()
+        self.env.stop.clone().cancelled_owned()
     }
 
     /// Whether the handler returned early because the process stops.
     pub(crate) fn gave_way(&self) -> bool {
-        self.heeds_stop && self.stop.is_cancelled()
+        self.heeds_stop && self.env.stop.is_cancelled()
     }
 
     // --- reads -------------------------------------------------------------------------------

@@ -78,8 +78,10 @@ fn renewal_frozen(full: bool) -> Result<Report, CannotInject> {
     run.hire_armed("probe-service", "frozen", Some("worker.renewing 1 freeze"));
     // It goes on taking work: what it takes three times looks as if it killed its process.
     run.may_die("crashed");
+    // Workers that wait are served in turn: with a number that has no divisor in common with
+    // theirs, each gets its share of what takes long.
     let load = run.load(Load {
-        ms: |n| if n % 20 == 0 { 2_500 } else { 1 },
+        ms: |n| if n % 19 == 0 { 2_500 } else { 1 },
         ..Load::of(run.pick(400, 4_000), 60)
     });
     load.finish();
