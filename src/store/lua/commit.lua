@@ -115,6 +115,15 @@ local name_of = setmetatable({}, {__index = function(known, text)
   return name
 end})
 
+-- Which commands this user may run on which keys; deliveries of one batch often have keys in common.
+local allowed = setmetatable({}, {__index = function(known, name)
+  known[name] = setmetatable({}, {__index = function(keys, key)
+    keys[key] = may(name, key)
+    return keys[key]
+  end})
+  return known[name]
+end})
+
 -- Nothing if all effects can be applied; and where the values of what follows begin.
 local function check_effects(effects, keys, at)
   -- Per key, what the effects so far leave: whether it was deleted, and what an increment would
@@ -125,7 +134,7 @@ local function check_effects(effects, keys, at)
     if count > MOST_VALUES then
       return {'INVALID', name .. ' on ' .. key .. ' has ' .. count .. ' values, more than ' .. MOST_VALUES}
     end
-    if name == 'NEWER' then must_be_able(key, 'HMGET', 'HSET') elseif not may(name, key) then refuse(key, name) end
+    if name == 'NEWER' then must_be_able(key, 'HMGET', 'HSET') elseif not allowed[name][key] then refuse(key, name) end
     local kind = TYPES[name]
     if kind and not known[key] then
       local why = check_type(key, kind)
