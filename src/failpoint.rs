@@ -22,6 +22,7 @@ pub const POINTS: &[&str] = &[
     "router.read",
     "router.reclaimed",
     "router.decided",
+    "router.checked",
     "router.routed",
     "router.trimming",
     "router.trimmed",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -20,9 +21,12 @@ const DEPTH: usize = 1;
 /// How long a fault may hold up recovery for the sake of a reply.
 const LAST_REPLY: Duration = Duration::from_millis(500);
 
+/// What one read brought, and when.
+pub(super) type Read = (Instant, Vec<Entry>);
+
 /// A reader that is a little ahead of who takes its batches.
 pub(super) struct ReadAhead {
-    batches: mpsc::Receiver<Result<Vec<Entry>, StoreError>>,
+    batches: mpsc::Receiver<Result<Read, StoreError>>,
     stop: CancellationToken,
     /// Dropped, the read is given up; its reply may still come, and recovery looks for it.
     _task: AbortOnDropHandle<()>,
@@ -62,7 +66,7 @@ impl ReadAhead {
                         let entries: Vec<_> = streams.into_iter().flat_map(|(_, e)| e).collect();
                         let bytes = entries.iter().map(|e| bytes_of(&e.fields)).sum();
                         count.learn(entries.len(), bytes);
-                        place.send(Ok(entries));
+                        place.send(Ok((Instant::now(), entries)));
                     }
                     Err(error) => {
                         place.send(Err(error));
@@ -79,7 +83,7 @@ impl ReadAhead {
     }
 
     /// The next batch, empty after a while without events; `None` when all was taken after a stop.
-    pub(super) async fn next(&mut self) -> Option<Result<Vec<Entry>, StoreError>> {
+    pub(super) async fn next(&mut self) -> Option<Result<Read, StoreError>> {
         self.batches.recv().await
     }
 

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use redis::RedisError;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::LEASE;
@@ -24,7 +24,7 @@ const MAX_ENTRIES: usize = 512;
 /// How long an event waits whose stream cannot take it.
 const STUCK_DELAY: Duration = Duration::from_secs(20);
 /// Bytes of events in one script, unless a single event has more.
-const MAX_BYTES: usize = 2 * 1024 * 1024;
+pub(super) const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// How many entries to read: few at first and after trouble, then as many as fit the bytes.
 /// (COUNT is all that Redis lets a reader ask for, so the size of what comes is learnt.)
@@ -64,7 +64,7 @@ fn is_wrong_type(error: &StoreError) -> bool {
     error.redis().and_then(RedisError::code) == Some("WRONGTYPE")
 }
 
-fn size(routed: &Routed) -> usize {
+pub(super) fn size(routed: &Routed) -> usize {
     match routed {
         Routed::Append { event, .. } => event.len(),
         Routed::Dead(letter) => letter.get(StreamField::EVENT).map_or(0, <[u8]>::len),
@@ -76,34 +76,35 @@ pub(super) struct Decided {
     pub(super) entries: Vec<(Fence, Routed)>,
     /// Names of the domain streams that the entries point into.
     pub(super) targets: Vec<String>,
-    /// See [`RouteBatch::contiguous`].
-    pub(super) contiguous: bool,
+    /// When it was read, if it is all that a read brought (see [`RouteBatch::contiguous`]).
+    pub(super) read: Option<Instant>,
     /// The dedupe window in force.
     pub(super) window: Window,
-    /// Fires when the batch before is routed, if one was under way.
-    pub(super) before: Option<CancellationToken>,
 }
 
 impl Decided {
-    fn part<'a>(&'a self, entries: &'a [(Fence, Routed)], early: bool) -> Part<'a> {
+    /// All of it at once.
+    pub(super) fn whole(&self) -> Part<'_> {
+        self.part(&self.entries)
+    }
+
+    fn part<'a>(&'a self, entries: &'a [(Fence, Routed)]) -> Part<'a> {
         Part {
             entries,
             targets: &self.targets,
-            contiguous: self.contiguous,
+            contiguous: self.read.is_some(),
             window: &self.window,
-            early,
         }
     }
 }
 
 /// Some of a batch, in one script.
 #[derive(Clone, Copy)]
-struct Part<'a> {
+pub(super) struct Part<'a> {
     entries: &'a [(Fence, Routed)],
     targets: &'a [String],
     contiguous: bool,
     window: &'a Window,
-    early: bool,
 }
 
 /// Hands decided batches to Redis, one after the other.
@@ -113,30 +114,11 @@ pub(super) struct Dispatch {
     pub(super) keys: Keys,
     pub(super) inbox: Arc<Holder>,
     pub(super) stop: CancellationToken,
-    /// Whether batches may be sent ahead of their turn: not for a while after one was too early.
-    pub(super) alone: Arc<AtomicBool>,
 }
 
 impl Dispatch {
-    /// Routes decided entries, in order, in as many scripts as their bytes ask for; after the
-    /// batch before. Redis is not to wait for us in between, so this one is sent before the answer
-    /// about that one is there: the script takes it only in its turn.
+    /// Routes decided entries, in order, in as many scripts as their bytes ask for.
     pub(super) async fn send_all(&self, batch: &Decided) -> Result<RouteCounts, StoreError> {
-        if let Some(before) = &batch.before {
-            let bytes: usize = batch.entries.iter().map(|(_, routed)| size(routed)).sum();
-            // Where anything is refused each entry is asked for, which is no sign of others.
-            let refused = |(_, routed): &(Fence, Routed)| matches!(routed, Routed::Dead(_));
-            let whole_fits = bytes <= MAX_BYTES && !batch.entries.iter().any(refused);
-            if whole_fits && !before.is_cancelled() && self.alone.load(Ordering::Relaxed) {
-                match self.send(batch.part(&batch.entries, true)).await {
-                    Ok(Some(counts)) => return Ok(counts),
-                    // Others hold entries as well: it would be too early each time.
-                    Ok(None) => self.alone.store(false, Ordering::Relaxed),
-                    Err(error) => tracing::debug!(%error, "not routed ahead of its turn"),
-                }
-            }
-            before.cancelled().await;
-        }
         let mut total = RouteCounts::default();
         let mut entries = batch.entries.as_slice();
         while !entries.is_empty() {
@@ -147,7 +129,7 @@ impl Dispatch {
             });
             let (part, rest) = entries.split_at(fitting.count().max(1));
             entries = rest;
-            total += self.send_until_answered(batch.part(part, false)).await?;
+            total += self.send_until_answered(batch.part(part)).await?;
         }
         Ok(total)
     }
@@ -156,7 +138,7 @@ impl Dispatch {
         let mut failures = 0;
         loop {
             let error = match self.send(part).await {
-                Ok(counts) => return Ok(counts.unwrap_or_default()),
+                Ok(counts) => return Ok(counts),
                 Err(error) => error,
             };
             if is_wrong_type(&error) {
@@ -171,12 +153,26 @@ impl Dispatch {
         }
     }
 
-    async fn send(&self, part: Part<'_>) -> Result<Option<RouteCounts>, StoreError> {
+    async fn send(&self, part: Part<'_>) -> Result<RouteCounts, StoreError> {
+        let link = &self.link;
+        self.with_batch(&part, async |batch: &RouteBatch<'_>| {
+            link.run(|mut c| async move { store::route(&mut c, batch).await })
+                .await
+        })
+        .await
+    }
+
+    /// A part as the scripts want it.
+    pub(super) async fn with_batch<T>(
+        &self,
+        part: &Part<'_>,
+        exchange: impl AsyncFnOnce(&RouteBatch<'_>) -> T,
+    ) -> T {
         let (seen, seen_ttl_ms) = part.window.buckets(&self.keys);
         let names = part.targets.iter();
         let targets: Vec<_> = names.map(|name| self.keys.stream(name)).collect();
         let (dead, now) = (self.keys.dead(ROUTER), Timestamp::now().to_string());
-        let batch = RouteBatch {
+        exchange(&RouteBatch {
             inbox: &self.inbox,
             dead: &dead,
             seen: &seen,
@@ -185,12 +181,8 @@ impl Dispatch {
             now: &now,
             entries: part.entries,
             contiguous: part.contiguous,
-            early: part.early,
-        };
-        let batch = &batch;
-        self.link
-            .run(|mut c| async move { store::route(&mut c, batch).await })
-            .await
+        })
+        .await
     }
 
     /// Some key of the batch has the wrong type. What goes elsewhere is routed all the same; the
@@ -218,10 +210,9 @@ impl Dispatch {
                 targets: name.map(std::slice::from_ref).unwrap_or_default(),
                 contiguous: false,
                 window: whole.window,
-                early: false,
             };
             match self.send(part).await {
-                Ok(counts) => total += counts.unwrap_or_default(),
+                Ok(counts) => total += counts,
                 Err(error) if is_wrong_type(&error) => {
                     tracing::error!(%error, stream = name, entries = entries.len(),
                         "HALTED for this stream: repair or rename the key; its events wait in the inbox");

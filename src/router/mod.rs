@@ -9,8 +9,10 @@ mod ahead;
 mod batch;
 mod decide;
 mod dedupe;
+mod fast;
 mod janitor;
 mod run;
+mod sender;
 
 use std::time::Duration;
 

@@ -1,14 +1,11 @@
 //! The life of a router: create groups, take over, then read, decide, route.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::LEASE;
 use super::ahead::ReadAhead;
@@ -16,6 +13,7 @@ use super::batch::{Decided, Dispatch, ReadCount, bytes_of};
 use super::decide::{Verdict, decide, examine, might_pass_with_newer_config};
 use super::dedupe::Window;
 use super::janitor;
+use super::sender::Sender;
 use crate::failpoint::failpoint;
 use crate::fleet::{
     self, INBOX, Identity, Membership, MembershipLost, ROUTER, ServerClock, WantedGroup,
@@ -23,8 +21,7 @@ use crate::fleet::{
 use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
-    Entry, Fence, Fields, Holder, Keys, Link, Redis, RouteCounts, Scope, StoreError, info,
-    is_dataset_gone,
+    Entry, Fence, Fields, Holder, Keys, Link, Redis, Scope, StoreError, info, is_dataset_gone,
 };
 
 /// How often entries of dead routers are looked for, and memory is checked.
@@ -61,20 +58,13 @@ pub struct RouterOptions {
     pub ready: Box<dyn FnOnce() + Send>,
 }
 
-/// A batch on its way through Redis.
-struct Sending {
-    task: AbortOnDropHandle<Result<RouteCounts, StoreError>>,
-    /// Fires when it is routed.
-    routed: CancellationToken,
-}
-
 struct Router {
     link: Link,
     keys: Keys,
     inbox: Arc<Holder>,
-    /// Hands batches over; those under way, the oldest first, which none must overtake.
     dispatch: Dispatch,
-    sending: VecDeque<Sending>,
+    /// Sends what is decided; in order, so that no batch overtakes another.
+    sender: Sender,
     /// How many entries to reclaim at a time, and to read at first.
     count: ReadCount,
     membership: Membership,
@@ -125,18 +115,18 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
 
     let upkeep = janitor::run(link.clone(), keys.clone(), config.clone());
     let alive = fleet::keep_alive(&link, &keys, &identity, &membership, config.clone());
+    let dispatch = Dispatch {
+        link: link.clone(),
+        keys: keys.clone(),
+        inbox: inbox.clone(),
+        stop: stop.clone(),
+    };
     let mut router = Router {
         link: link.clone(),
         keys: keys.clone(),
         inbox: inbox.clone(),
-        dispatch: Dispatch {
-            link: link.clone(),
-            keys: keys.clone(),
-            inbox: inbox.clone(),
-            stop: stop.clone(),
-            alone: Arc::new(true.into()),
-        },
-        sending: VecDeque::new(),
+        sender: Sender::start(dispatch.clone()),
+        dispatch,
         count: ReadCount::START,
         membership: membership.clone(),
         config,
@@ -180,7 +170,7 @@ impl Router {
         let mut failures = 0;
         while !self.stop.is_cancelled() {
             if let Err(error) = self.route_what_comes(&mut failures).await {
-                self.sending.clear(); // given up like any lost answer: recovery finds out
+                self.sender = Sender::start(self.dispatch.clone());
                 self.count.shrink();
                 failures += 1;
                 self.answer(error, failures).await?;
@@ -216,17 +206,18 @@ impl Router {
     ) -> Result<(), StoreError> {
         let mut next_upkeep = Instant::now() + UPKEEP;
         while let Some(read) = ahead.next().await {
-            let fresh = read?.into_iter();
+            let (read, fresh) = read?;
             *failures = 0;
-            let fresh = fresh.map(|Entry { id, fields }| (Fence { id, count: 1 }, fields));
+            let fresh = fresh
+                .into_iter()
+                .map(|Entry { id, fields }| (Fence { id, count: 1 }, fields));
             if self.config.has_changed().unwrap_or(false) {
                 self.take_config().await?;
             }
-            self.route(fresh.collect(), true).await?;
+            self.route(fresh.collect(), Some(read)).await?;
             if Instant::now() >= next_upkeep {
                 next_upkeep = Instant::now() + UPKEEP;
                 self.finish_sending(0).await?;
-                self.dispatch.alone.store(true, Ordering::Relaxed);
                 self.keep_window().await?;
                 self.reclaim().await?;
                 if self.memory_is_short().await? {
@@ -239,28 +230,18 @@ impl Router {
 
     /// Waits until no more than so many batches are under way.
     async fn finish_sending(&mut self, but: usize) -> Result<(), StoreError> {
-        while self.sending.len() > but {
-            if let Some(oldest) = self.sending.pop_front() {
-                Self::finish(oldest).await?;
+        while let Some(routed) = self.sender.next(but).await {
+            let counts = routed?;
+            failpoint!("router.routed");
+            let refused = counts.conflicts + counts.refused;
+            if refused > 0 {
+                tracing::warn!(
+                    refused,
+                    "refused events: see streamfleet dead list --subscriber router"
+                );
             }
+            tracing::debug!(?counts, "batch routed");
         }
-        Ok(())
-    }
-
-    async fn finish(sending: Sending) -> Result<(), StoreError> {
-        let counts = match sending.task.await {
-            Ok(sent) => sent?,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        };
-        failpoint!("router.routed");
-        let refused = counts.conflicts + counts.refused;
-        if refused > 0 {
-            tracing::warn!(
-                refused,
-                "refused events: see streamfleet dead list --subscriber router"
-            );
-        }
-        tracing::debug!(?counts, "batch routed");
         Ok(())
     }
 
@@ -380,16 +361,17 @@ impl Router {
                 "routing what was read and not routed"
             );
         }
-        self.route(entries, false).await?;
+        self.route(entries, None).await?;
         self.finish_sending(0).await?;
         Ok(found)
     }
 
-    /// Decides about a batch, and sends it when the one before it has been routed.
+    /// Decides about a batch, and has it sent behind the one before. `read`: when, if it is all
+    /// that a read brought.
     async fn route(
         &mut self,
         entries: Vec<(Fence, Fields)>,
-        contiguous: bool,
+        read: Option<Instant>,
     ) -> Result<(), StoreError> {
         if entries.is_empty() {
             return self.finish_sending(0).await;
@@ -420,23 +402,10 @@ impl Router {
         let batch = Decided {
             entries: decided,
             targets,
-            contiguous,
+            read,
             window: self.window.clone(),
-            before: self.sending.back().map(|before| before.routed.clone()),
         };
-        let (dispatch, routed) = (self.dispatch.clone(), CancellationToken::new());
-        let done = routed.clone();
-        let task = tokio::spawn(async move {
-            let counts = dispatch.send_all(&batch).await?;
-            done.cancel();
-            Ok(counts)
-        });
-        self.sending.push_back(Sending {
-            task: AbortOnDropHandle::new(task),
-            routed,
-        });
-        // It is sent before the next batch is decided: a new task waits for this one's turn to end.
-        tokio::task::yield_now().await;
+        self.sender.hand_over(batch).await;
         Ok(())
     }
 

@@ -21,6 +21,19 @@ pub struct EntryId {
 #[error("{0:?} is not an entry ID such as 1700000000000-0")]
 pub struct InvalidEntryId(String);
 
+impl EntryId {
+    /// The smallest ID above this one.
+    pub fn next(self) -> Self {
+        match self.seq.checked_add(1) {
+            Some(seq) => Self { seq, ..self },
+            None => Self {
+                ms: self.ms.saturating_add(1),
+                seq: 0,
+            },
+        }
+    }
+}
+
 impl fmt::Display for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.ms, self.seq)

@@ -458,3 +458,35 @@ fn another_namespace_is_refused_while_it_runs() {
     );
     assert!(fleet.cli::<Vec<String>>("KEYS shop:*").is_empty());
 }
+
+/// A backlog is routed by transactions; what is in it twice, in one batch or in two, is dropped,
+/// and the order of the inbox stays.
+#[test]
+fn a_backlog_is_routed_by_transactions_and_each_event_once() {
+    let fleet = Fleet::new();
+    let events: Vec<_> = (0..600).map(|n| event(json!({ "n": n }))).collect();
+    fleet.publish(&events);
+    fleet.publish(&events[550..]);
+    fleet.publish(&[&events[..50], &events[..50]].concat());
+    let _router = fleet.router("r");
+    eventually("all are routed", || {
+        (fleet.cli::<usize>("XLEN inbox") == 0).then_some(())
+    });
+    let reply: redis::streams::StreamRangeReply =
+        fleet.connection().xrange_all("test-events").unwrap();
+    let routed: Vec<String> = reply.ids.iter().filter_map(|e| e.get("id")).collect();
+    assert_eq!(routed, events.iter().map(id).collect::<Vec<_>>());
+    assert_eq!(fleet.cli::<usize>("HGET stats:router routed"), 600);
+    assert_eq!(fleet.cli::<usize>("HGET stats:router duplicates"), 150);
+    let stats = fleet.cli::<String>("INFO commandstats");
+    let calls = |command: &str| {
+        let line = format!("cmdstat_{command}:calls=");
+        let calls = stats
+            .lines()
+            .find_map(|l| l.strip_prefix(&line))
+            .unwrap_or("0");
+        calls.split(',').next().unwrap().parse::<u64>().unwrap()
+    };
+    // One DISCARD is of the connection's start; every other follows a doubt.
+    assert!(calls("watch") > calls("discard"), "{stats}");
+}

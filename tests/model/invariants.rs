@@ -170,13 +170,15 @@ fn rank(state: &State) -> i64 {
         for pending in group.pending.values() {
             rank += 10 * i64::from(pending.count);
             if matches!(pending.owner, Owner::Process(_)) {
-                rank -= 1 + i64::from(pending.idle);
+                // To take it away outweighs that it ends a transaction.
+                rank -= 2 + i64::from(pending.idle);
             }
         }
     }
     let left = |step| match step {
         Step::Sending(Call::Mark { .. }, _) => 5,
         Step::Running => 4,
+        Step::Sending(Call::Write, _) => 2,
         Step::Sending(..) => 3,
     };
     rank - state

@@ -53,6 +53,14 @@ pub(crate) enum Mutant {
     ConflictUnrecorded,
     /// A redriven letter stays.
     RedriveKeepsLetter,
+    /// A transaction is executed whatever its check says.
+    Unchecked,
+    /// The check does not ask what was seen.
+    SeenUnchecked,
+    /// A transaction does not notice that its entry was claimed.
+    AttemptsUnwatched,
+    /// Nor that its event was routed.
+    SeenUnwatched,
 }
 
 /// One router, one worker, three attempts: for what needs a long run, but few processes.
@@ -63,7 +71,7 @@ const ALONE: Bounds = Bounds {
 };
 
 /// The mutants, where each shows, and what it violates.
-pub(crate) const MUTANTS: [(Mutant, Bounds, &str); 23] = [
+pub(crate) const MUTANTS: [(Mutant, Bounds, &str); 27] = [
     (Mutant::AckBeforeEffect, any(1, DELIVERY), ONE_PLACE),
     (Mutant::EffectBeforeAck, any(1, DELIVERY), EFFECTS_ONCE),
     (Mutant::FollowUpFirst, any(1, FOLLOWING_UP), FOLLOW_UPS),
@@ -87,11 +95,15 @@ pub(crate) const MUTANTS: [(Mutant, Bounds, &str); 23] = [
     (Mutant::NoDedupeMark, DOOR, EFFECTS_ONCE),
     (Mutant::ConflictUnrecorded, DOOR, NOTHING_DROPPED),
     (Mutant::RedriveKeepsLetter, REDRIVING, NOT_BOTH),
+    (Mutant::Unchecked, any(1, DOOR), FENCED),
+    (Mutant::SeenUnchecked, DOOR, ONE_PLACE),
+    (Mutant::AttemptsUnwatched, any(1, DOOR), FENCED),
+    (Mutant::SeenUnwatched, DOOR, ONE_PLACE),
 ];
 
 /// Mutants of scripts that the model has in common with Redis: run beside the real scripts,
 /// each must be told apart from them.
-pub(crate) const OF_SCRIPTS: [Mutant; 12] = [
+pub(crate) const OF_SCRIPTS: [Mutant; 16] = [
     Mutant::NoFence,
     Mutant::FenceWithoutConsumer,
     Mutant::FenceWithoutCount,
@@ -104,4 +116,8 @@ pub(crate) const OF_SCRIPTS: [Mutant; 12] = [
     Mutant::NoDedupeMark,
     Mutant::ConflictUnrecorded,
     Mutant::RedriveKeepsLetter,
+    Mutant::Unchecked,
+    Mutant::SeenUnchecked,
+    Mutant::AttemptsUnwatched,
+    Mutant::SeenUnwatched,
 ];

@@ -134,6 +134,14 @@ impl Delivery {
         }
     }
 
+    /// A transaction whose answer is lost, or that wrote nothing, is followed by route.lua.
+    pub(crate) fn the_long_way(mut self) -> Self {
+        if self.step == Step::Sending(Call::Write, None) {
+            self.step = Step::Sending(Call::Route, None);
+        }
+        self
+    }
+
     /// After an answer: `None`, the slot is free. Whatever the answer was, it is final: HELD is
     /// done, GONE is done by an earlier send, FENCED is another's.
     pub(crate) fn answered(mut self, answer: Answer) -> Option<Self> {

@@ -1,9 +1,11 @@
 //! The Lua scripts of src/store/lua, one function each, as built. Each is atomic: it checks its
 //! fence first and writes last. `Scripts::broken` is how a mutant departs from that.
 
+use std::collections::BTreeMap;
+
 use super::mutants::Mutant;
 use super::store::{Consumer, Content, Due, Entry, Event, Id, Letter, Owner};
-use super::store::{Queue, Reason, Store, Subscriber};
+use super::store::{Queue, Reason, Record, Store, Subscriber};
 
 /// A delivery as it was handed out. Consumer and count are its fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,6 +44,9 @@ pub(crate) enum Call {
     DeadLetter(Reason),
     /// route.lua, for one entry.
     Route,
+    /// The transaction of an entry that was checked (check_route.lua). It has no fence: what is
+    /// watched ends it, see [`Watched`].
+    Write,
     /// renew.lua
     Renew,
     /// The second half of what only mutants do in two steps: a write without a fence.
@@ -132,9 +137,17 @@ impl Scripts {
     pub(crate) fn run(&self, store: &mut Store, request: &Request) -> Answer {
         let claim = &request.claim;
         let (queue, id) = (claim.queue, claim.id);
-        if let Call::Bare(write) = request.call {
-            bare(store, request, write);
-            return Answer::Held;
+        match request.call {
+            Call::Bare(write) => {
+                bare(store, request, write);
+                return Answer::Held;
+            }
+            Call::Write => {
+                append(store, request.entry);
+                settle(store, claim, false);
+                return Answer::Held;
+            }
+            _ => {}
         }
         match self.fence(store, request) {
             Answer::Held => {}
@@ -162,7 +175,7 @@ impl Scripts {
             Call::Route => self.route(store, request),
             Call::Renew => return self.renew(store, claim),
             Call::Park(park) => return self.park(store, claim, park),
-            Call::Bare(_) => {}
+            Call::Bare(_) | Call::Write => {}
         }
         Answer::Held
     }
@@ -218,16 +231,63 @@ impl Scripts {
             Some(_) if self.broken(Mutant::ConflictUnrecorded) => {}
             Some(_) => refuse(store, Reason::Conflict),
             None => {
-                store.domain.add(event, content);
-                store.stats.routed += 1;
-                if !self.broken(Mutant::NoDedupeMark) {
-                    store.seen.insert(event, content);
+                append(store, request.entry);
+                if self.broken(Mutant::NoDedupeMark) {
+                    store.seen.remove(&event);
                 }
             }
         }
         let troubled = request.claim.count != 1;
         settle(store, &request.claim, troubled);
     }
+}
+
+/// What a transaction watches, as far as the protocol rests on it. (The streams that are appended
+/// to are watched as well.)
+type Watched<'a> = (
+    Option<&'a BTreeMap<Id, Record>>,
+    Option<&'a BTreeMap<Event, Content>>,
+);
+
+impl Scripts {
+    /// check_route.lua: whether a fresh delivery may be written as it is.
+    pub(crate) fn is_clean(&self, store: &Store, request: &Request) -> bool {
+        let (claim, entry) = (&request.claim, &request.entry);
+        // Which the router knows without asking.
+        let ordinary = claim.count == 1 && entry.content != Content::Invalid;
+        if !ordinary || self.broken(Mutant::Unchecked) {
+            return ordinary;
+        }
+        let group = store.group(claim.queue);
+        let mut holders = group.pending.values().map(|pending| pending.owner);
+        let holds_all = group.attempts.is_empty()
+            && holders.all(|owner| owner == Owner::Process(claim.consumer));
+        let oldest = group.pending.keys().next() == Some(&claim.id);
+        let head = store.inbox.entries.first().map(|first| first.id) == Some(claim.id);
+        let seen = store.seen.contains_key(&entry.event) && !self.broken(Mutant::SeenUnchecked);
+        holds_all && oldest && head && !seen
+    }
+
+    /// Whether a step ends the transactions that were begun before it.
+    pub(crate) fn disturbs(&self, before: &Store, after: &Store) -> bool {
+        self.watched(before) != self.watched(after)
+    }
+
+    fn watched<'a>(&self, store: &'a Store) -> Watched<'a> {
+        let attempts = &store.group(Queue::Inbox).attempts;
+        let attempts = (!self.broken(Mutant::AttemptsUnwatched)).then_some(attempts);
+        (
+            attempts,
+            (!self.broken(Mutant::SeenUnwatched)).then_some(&store.seen),
+        )
+    }
+}
+
+/// Appended, counted and marked.
+fn append(store: &mut Store, entry: Entry) {
+    store.domain.add(entry.event, entry.content);
+    store.stats.routed += 1;
+    store.seen.insert(entry.event, entry.content);
 }
 
 /// XACK, and XDEL where the stream keeps no history.

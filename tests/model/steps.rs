@@ -2,7 +2,7 @@
 
 use super::mutants::Mutant;
 use super::process::{Delivery, Outcome, Process, Step};
-use super::scripts::Claim;
+use super::scripts::{Call, Claim};
 use super::store::{Id, Owner, Pending, Queue};
 use super::system::{Action, Fate, Fault, State, System};
 
@@ -105,7 +105,10 @@ impl System {
                     actions.push(Action::Handle(me, Outcome::Interrupted));
                 }
             }
-            Step::Sending(..) => {
+            Step::Sending(call, _) => {
+                if call == Call::Route && self.scripts.is_clean(&state.store, &held.asking(call)) {
+                    actions.push(Action::Check(me));
+                }
                 actions.push(Action::Send(me, Fate::Answered));
                 if self.may(state, Fault::LostAnswer) {
                     actions.push(Action::Send(me, Fate::AnswerLost));

@@ -48,6 +48,7 @@ impl fmt::Display for Call {
             },
             Self::DeadLetter(reason) => write!(f, "dead-letter as {reason:?}"),
             Self::Route => f.write_str("route"),
+            Self::Write => f.write_str("route by a transaction"),
             Self::Renew => f.write_str("renew"),
             Self::Bare(Bare::Effect) => f.write_str("effects, on their own"),
             Self::Bare(Bare::Letter(_)) => f.write_str("a dead letter, on its own"),
@@ -78,6 +79,7 @@ impl fmt::Display for Action {
                 write!(f, "{me} reclaims entry {id} of the {queue}{fate}")
             }
             Self::Handle(me, outcome) => write!(f, "{me}: {outcome}"),
+            Self::Check(me) => write!(f, "{me} begins a transaction and finds all as it should be"),
             Self::Send(me, fate) => write!(f, "{me} sends its script{fate}"),
             Self::Arrive(_) => f.write_str("a late request arrives"),
             Self::Renew(me) => write!(f, "{me} renews its lease"),

@@ -68,6 +68,8 @@ pub(crate) enum Action {
     Read(Consumer, Queue, Fate),
     Reclaim(Consumer, Queue, Id, Fate),
     Handle(Consumer, Outcome),
+    /// The router asks whether it may write by a transaction, and may.
+    Check(Consumer),
     Send(Consumer, Fate),
     /// A late request is run.
     Arrive(usize),
@@ -142,6 +144,19 @@ impl State {
         self.store.letters.iter().any(|letter| letter.reason == of)
     }
 
+    /// Something that is watched has changed: transactions that were begun before write nothing,
+    /// and their senders take the long way.
+    fn end_transactions(&mut self) {
+        self.late.retain(|request| request.call != Call::Write);
+        for held in self
+            .processes
+            .iter_mut()
+            .filter_map(|process| process.holds.as_mut())
+        {
+            *held = held.the_long_way();
+        }
+    }
+
     fn process(&mut self, consumer: Consumer) -> &mut Process {
         &mut self.processes[usize::from(consumer.name)]
     }
@@ -200,6 +215,7 @@ impl System {
                 state.late.push(request);
                 state.late.sort_unstable();
                 state.faults[Fault::LateRequest as usize] += 1;
+                state.process(me).holds = Some(held.the_long_way());
             }
             Fate::AnswerLost => {
                 self.run(state, &request);
@@ -274,6 +290,11 @@ impl Model for System {
                     state.faults[Fault::Interruption as usize] += 1;
                 }
             }
+            Action::Check(me) => {
+                let held = state.alive(me)?.holds?;
+                let step = Step::Sending(Call::Write, None);
+                state.process(me).holds = Some(Delivery { step, ..held });
+            }
             Action::Send(me, fate) => self.send(&mut state, me, fate)?,
             Action::Arrive(at) => {
                 let request = state.late.remove(at);
@@ -318,6 +339,9 @@ impl Model for System {
                 state.redriven += 1;
             }
             Action::Trim(oldest) => self.scripts.trim(&mut state.store, None, Some(oldest)),
+        }
+        if self.scripts.disturbs(&last.store, &state.store) {
+            state.end_transactions();
         }
         if state == *last {
             return None;

@@ -8,7 +8,7 @@ use super::store::{Owner, Reason};
 use super::system::State;
 
 /// What has to be seen.
-pub(crate) const WITNESSES: [(&str, Condition); 16] = [
+pub(crate) const WITNESSES: [(&str, Condition); 18] = [
     ("an event was handled", |_, s| !s.store.effects.is_empty()),
     ("a retry waits", |_, s| {
         owners(s).any(|owner| owner == Owner::Retry)
@@ -35,6 +35,12 @@ pub(crate) const WITNESSES: [(&str, Condition); 16] = [
     }),
     ("a late request is about to be obeyed", |_, s| {
         s.late.iter().any(|r| s.is_current(&r.claim))
+    }),
+    ("an event may be routed by a transaction", |_, s| {
+        s.held().any(|d| d.step == Step::Sending(Call::Write, None))
+    }),
+    ("a transaction is late", |_, s| {
+        s.late.iter().any(|request| request.call == Call::Write)
     }),
     ("attempts were exhausted", |_, s| s.died(Reason::Exhausted)),
     ("a crash loop was given up", |_, s| s.died(Reason::Crashed)),

@@ -2,11 +2,11 @@
 -- duplicate, nowhere; and leaves the inbox in the same step.
 -- KEYS: inbox, dead:router, stats:router, attempts, n seen buckets (the current one first), target streams
 -- ARGV: group, consumer, n, life of a bucket (ms), now (RFC 3339), contiguous ('1': the inbox has nothing else between first and last),
---   refusals ('1': there are any), early ('1': the batch before may not be routed yet), number of routes, each: target key index, type, to, hops;
+--   refusals ('1': there are any), number of routes, each: target key index, type, to, hops;
 --   then per entry: id, count, route (its number, or 0), and
 --     of a route: event id, content hash, event
 --     of 0: number of values, fields of the letter
--- Answers {routed, duplicates, conflicts, refused, fenced}; routed is -1 where it was too early: nothing is done.
+-- Answers {routed, duplicates, conflicts, refused, fenced}.
 must_be(KEYS[1], 'stream')
 local inbox, dead, stats, attempts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer, buckets = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -27,8 +27,8 @@ for i = 5 + buckets, #KEYS do
 end
 must_take_more(dead)
 
-local routes, position = {}, 10
-for i = 1, tonumber(ARGV[9]) do
+local routes, position = {}, 9
+for i = 1, tonumber(ARGV[8]) do
   routes[tostring(i)] = {
     stream = KEYS[tonumber(ARGV[position])], type = ARGV[position + 1], to = ARGV[position + 2], hops = ARGV[position + 3],
   }
@@ -39,8 +39,6 @@ end
 local first, held = position, nil
 -- Asking is saved where this router holds all there is, and this batch is the oldest of it.
 local ours = ARGV[7] == '0' and holds_all(inbox, group, consumer, attempts) == ARGV[position]
--- Sent before the answer about the batch before was there: not before its turn.
-if ARGV[8] == '1' and not ours then return {-1, 0, 0, 0, 0} end
 if not ours then
   local ids = {}
   while position <= #ARGV do

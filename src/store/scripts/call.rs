@@ -24,6 +24,14 @@ impl Script {
         call.key(key);
         call
     }
+
+    /// Makes Redis know it.
+    pub(super) async fn load(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), RedisError> {
+        self.0.load_async(connection).await.map(drop)
+    }
 }
 
 /// A call: first its keys, then its arguments.
@@ -61,6 +69,12 @@ impl Call<'_> {
             command,
         } = self;
         command.get_or_insert_with(|| begin(script, keys, 0, 0))
+    }
+
+    /// The command as it stands, for who sends it among others.
+    pub(super) fn into_command(mut self) -> Cmd {
+        self.command();
+        self.command.unwrap_or_default()
     }
 
     pub(super) async fn invoke_async<T: FromRedisValue>(

@@ -9,6 +9,7 @@
 //! | call | how a script is called |
 //! | claim | get and keep deliveries: reclaim, take over, mark, renew, restart idle times |
 //! | route | move a batch of the inbox on; redrive a letter |
+//! | transact | the same for an ordinary batch: a script checks, a transaction writes |
 //! | groups | dataset, groups, live workers |
 //! | trim | cut history |
 
@@ -17,6 +18,7 @@ mod claim;
 mod groups;
 mod route;
 mod settle;
+pub mod transact;
 mod trim;
 
 use std::sync::LazyLock;
@@ -56,6 +58,7 @@ scripts! {
     DROP_CONSUMER = " flags=allow-oom", "../lua/drop_consumer.lua";
     REGISTER_WORKER = " flags=allow-oom", "../lua/register_worker.lua";
     ROUTE = "", "../lua/route.lua";
+    CHECK_ROUTE = "", "../lua/check_route.lua";
     JOIN_FLEET = " flags=allow-oom", "../lua/join_fleet.lua";
     ENSURE_GROUP = " flags=allow-oom", "../lua/ensure_group.lua";
     RETIRE_GROUP = " flags=allow-oom", "../lua/retire_group.lua";

@@ -76,20 +76,18 @@ pub struct RouteBatch<'a> {
     pub entries: &'a [(Fence, Routed)],
     /// Whether they are all that a read brought, so that the inbox has nothing else between them.
     pub contiguous: bool,
-    /// Whether it is sent before the batch before is known to be routed.
-    pub early: bool,
 }
 
 /// In KEYS of `route.lua`: inbox, dead letters, counters and attempts come first.
 const FIRST_SEEN_KEY: usize = 5;
 
-/// Routes a batch in one atomic step; `None`: it was sent too early, and nothing was done.
+/// Routes a batch in one atomic step.
 pub async fn route<'a>(
     connection: &mut MultiplexedConnection,
     batch: &RouteBatch<'a>,
-) -> Result<Option<RouteCounts>, RedisError> {
+) -> Result<RouteCounts, RedisError> {
     if batch.entries.is_empty() {
-        return Ok(Some(RouteCounts::default()));
+        return Ok(RouteCounts::default());
     }
     // What many entries have in common is sent once: a script pays for each argument.
     let mut routes: Vec<(usize, &str, &str, u32)> = Vec::new();
@@ -122,7 +120,7 @@ pub async fn route<'a>(
         Routed::Append { event, .. } => event.len() + 100,
         Routed::Dead(letter) => letter.0.iter().map(|(n, v)| n.len() + v.len()).sum(),
     });
-    call.reserve(8 + 6 * batch.entries.len(), bytes.sum());
+    call.reserve(7 + 6 * batch.entries.len(), bytes.sum());
     call.arg(&batch.inbox.group)
         .arg(&batch.inbox.consumer)
         .arg(batch.seen.len())
@@ -130,7 +128,6 @@ pub async fn route<'a>(
         .arg(batch.now)
         .arg(flag(batch.contiguous))
         .arg(flag(numbers.contains(&0)))
-        .arg(flag(batch.early))
         .arg(routes.len());
     for (target, event_type, to, hops) in routes {
         let key = FIRST_SEEN_KEY + batch.seen.len() + target;
@@ -153,15 +150,14 @@ pub async fn route<'a>(
             }
         }
     }
-    let (routed, duplicates, conflicts, refused, fenced): (i64, _, _, _, _) =
-        call.invoke_async(connection).await?;
-    Ok(routed.try_into().ok().map(|routed| RouteCounts {
+    let (routed, duplicates, conflicts, refused, fenced) = call.invoke_async(connection).await?;
+    Ok(RouteCounts {
         routed,
         duplicates,
         conflicts,
         refused,
         fenced,
-    }))
+    })
 }
 
 /// Moves a dead letter to `target` as a new entry; false if it is no longer there.

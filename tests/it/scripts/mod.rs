@@ -8,6 +8,7 @@ mod reclaim;
 mod rights;
 mod route;
 mod settle;
+mod transact;
 mod trim;
 mod workers;
 

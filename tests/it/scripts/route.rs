@@ -4,12 +4,12 @@ use streamfleet::store::{RouteBatch, RouteCounts, Routed, Scope, route};
 
 use super::*;
 
-const SEEN: [&str; 3] = ["seen:7", "seen:6", "seen:5"];
-const TARGETS: [&str; 2] = ["order-events", "user-events"];
+pub(super) const SEEN: [&str; 3] = ["seen:7", "seen:6", "seen:5"];
+pub(super) const TARGETS: [&str; 2] = ["order-events", "user-events"];
 
 impl Bench {
     /// An inbox whose entries 1-0 to n-0 are delivered to us.
-    async fn inbox(n: u64) -> Self {
+    pub(super) async fn inbox(n: u64) -> Self {
         let mut bench = Self::empty().await;
         bench.me.stream = "inbox".into();
         bench.me.attempts = "attempts:inbox:router".into();
@@ -24,16 +24,14 @@ impl Bench {
     }
 
     async fn try_route(&mut self, entries: &[(Fence, Routed)]) -> redis::RedisResult<RouteCounts> {
-        let routed = self.try_route_as(entries, false, false).await?;
-        Ok(routed.expect("not early"))
+        self.try_route_as(entries, false).await
     }
 
     async fn try_route_as(
         &mut self,
         entries: &[(Fence, Routed)],
         contiguous: bool,
-        early: bool,
-    ) -> redis::RedisResult<Option<RouteCounts>> {
+    ) -> redis::RedisResult<RouteCounts> {
         let (seen, targets) = (SEEN.map(String::from), TARGETS.map(String::from));
         let batch = RouteBatch {
             inbox: &self.me,
@@ -44,16 +42,15 @@ impl Bench {
             now: "2026-01-01T00:00:00Z",
             entries,
             contiguous,
-            early,
         };
         route(&mut self.redis, &batch).await
     }
 
-    async fn route(&mut self, entries: &[(Fence, Routed)]) -> RouteCounts {
+    pub(super) async fn route(&mut self, entries: &[(Fence, Routed)]) -> RouteCounts {
         self.try_route(entries).await.unwrap()
     }
 
-    fn owed(&self) -> u64 {
+    pub(super) fn owed(&self) -> u64 {
         let (pending, ..): (u64, redis::Value, redis::Value, redis::Value) =
             self.cli("XPENDING inbox router");
         pending
@@ -61,7 +58,7 @@ impl Bench {
 }
 
 /// Event `event_id` with some content, to the first target.
-fn append(event_id: &str, content: &str) -> Routed {
+pub(super) fn append(event_id: &str, content: &str) -> Routed {
     Routed::Append {
         event_id: event_id.into(),
         content: content.into(),
@@ -73,7 +70,7 @@ fn append(event_id: &str, content: &str) -> Routed {
     }
 }
 
-fn follow_up(event_id: &str, to_target: usize) -> Routed {
+pub(super) fn follow_up(event_id: &str, to_target: usize) -> Routed {
     match append(event_id, "c") {
         Routed::Append {
             event_id,
@@ -142,8 +139,8 @@ async fn a_contiguous_batch_leaves_the_inbox_and_nothing_else_does() {
         if settled_before {
             b.route(&[(fence(1, 1), append("e1", "c"))]).await;
         }
-        let counts = b.try_route_as(&batch, true, false).await.unwrap();
-        assert_eq!(counts, Some(counts_of_routed(2)));
+        let counts = b.try_route_as(&batch, true).await.unwrap();
+        assert_eq!(counts, counts_of_routed(2));
         assert_eq!(
             (b.ids("inbox"), b.owed() as usize),
             (left.iter().map(ToString::to_string).collect(), left.len())
@@ -158,8 +155,8 @@ async fn what_lies_between_stays_in_the_inbox() {
     let mut b = Bench::inbox(3).await;
     b.run(&format!("XCLAIM inbox router {OTHER} 0 2-0 JUSTID"));
     let batch = [entry(1), entry(2), entry(3)];
-    let routed = b.try_route_as(&batch, true, false).await.unwrap();
-    assert_eq!(routed, Some(counts(2, 0, 0, 0, 1)));
+    let routed = b.try_route_as(&batch, true).await.unwrap();
+    assert_eq!(routed, counts(2, 0, 0, 0, 1));
     assert_eq!((b.ids("inbox"), b.owed()), (vec!["2-0".into()], 1));
 
     let mut b = Bench::inbox(3).await;
@@ -167,34 +164,8 @@ async fn what_lies_between_stays_in_the_inbox() {
     assert_eq!((b.ids("inbox"), b.owed()), (vec!["2-0".into()], 1));
 }
 
-fn counts_of_routed(n: u64) -> RouteCounts {
+pub(super) fn counts_of_routed(n: u64) -> RouteCounts {
     counts(n, 0, 0, 0, 0)
-}
-
-/// A batch that is sent before the answer about the one before is taken only in its turn.
-#[tokio::test]
-async fn a_batch_that_comes_early_waits_for_the_one_before() {
-    let mut b = Bench::inbox(3).await;
-    let (first, second) = (
-        [(fence(1, 1), append("e1", "c"))],
-        [(fence(2, 1), append("e2", "c"))],
-    );
-    let before = b.snapshot();
-    assert_eq!(b.try_route_as(&second, true, true).await.unwrap(), None);
-    assert_eq!(b.snapshot(), before);
-    b.route(&first).await;
-    let counts = b.try_route_as(&second, true, true).await.unwrap();
-    assert_eq!(counts, Some(counts_of_routed(1)));
-
-    b.run(&format!("XCLAIM inbox router {OTHER} 0 3-0 JUSTID"));
-    let third = [(fence(3, 1), append("e3", "c"))];
-    let before = b.snapshot();
-    assert_eq!(
-        b.try_route_as(&third, true, true).await.unwrap(),
-        None,
-        "another's"
-    );
-    assert_eq!(b.snapshot(), before);
 }
 
 /// What was routed already left the inbox, whether it is the first of a batch or another.

@@ -59,6 +59,8 @@ enum Said {
     /// How many of a batch were fenced.
     Fenced(usize),
     Redriven(bool),
+    /// Whether a transaction was begun, and then whether it wrote.
+    Transacted(Option<bool>),
 }
 
 fn consumer(name: u8) -> Consumer {
@@ -85,6 +87,9 @@ fn kind(op: &Op, said: &Said) -> String {
         (_, Said::Fenced(_)) => "routing fenced",
         (_, Said::Redriven(true)) => "redriven",
         (_, Said::Redriven(false)) => "redriven before",
+        (_, Said::Transacted(None)) => "not begun",
+        (_, Said::Transacted(Some(true))) => "written",
+        (_, Said::Transacted(Some(false))) => "written by nobody",
         _ => "nothing said",
     };
     kind.to_owned()
@@ -107,6 +112,9 @@ pub(crate) fn missing(tally: &Tally) -> Vec<String> {
         "routing fenced",
         "redriven",
         "redriven before",
+        "not begun",
+        "written",
+        "written by nobody",
     ];
     let mut all: Vec<_> = calls.into_iter().flat_map(of_call).collect();
     all.extend(others.map(str::to_owned));

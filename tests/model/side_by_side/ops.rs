@@ -25,6 +25,8 @@ pub(super) enum Op {
     },
     /// Two entries of the inbox in one batch.
     RouteTwo(usize, usize),
+    /// One entry by a transaction, which is checked first; and what comes between.
+    Transact(usize, Meanwhile),
     TakeOver(Queue, u8),
     DropConsumer(Queue, u8),
     /// No sign of life of a pending entry for a lease.
@@ -36,6 +38,14 @@ pub(super) enum Op {
     },
     /// Somebody else deletes an entry that is pending.
     Delete(Queue, usize),
+}
+
+/// What comes between a check and its writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Meanwhile {
+    Nothing,
+    Route(usize),
+    TakeOver(u8),
 }
 
 /// Mostly one subscriber, so that its deliveries meet often.
@@ -76,6 +86,14 @@ fn park() -> impl Strategy<Value = Park> {
         starts,
         due: if retry && far { Due::FarAway } else { Due::Now },
     })
+}
+
+fn meanwhile() -> impl Strategy<Value = Meanwhile> {
+    prop_oneof![
+        2 => Just(Meanwhile::Nothing),
+        1 => (0..3usize).prop_map(Meanwhile::Route),
+        1 => worker().prop_map(Meanwhile::TakeOver),
+    ]
 }
 
 fn call() -> impl Strategy<Value = Call> {
@@ -127,6 +145,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         12 => fenced,
         4 => route,
         1 => (0..3usize, 0..3usize).prop_map(|(a, b)| Op::RouteTwo(a, b)),
+        4 => (recent(), meanwhile()).prop_map(|(claim, then)| Op::Transact(claim, then)),
         1 => (queue(), worker()).prop_map(|(queue, of)| Op::TakeOver(queue, of)),
         1 => (queue(), worker()).prop_map(|(queue, of)| Op::DropConsumer(queue, of)),
         5 => (queue(), 0..4usize).prop_map(|(queue, nth)| Op::Freeze(queue, nth)),
@@ -162,6 +181,6 @@ pub(super) fn name(call: &Call) -> &'static str {
         Call::Park(_) => "park",
         Call::DeadLetter(_) => "dead-letter",
         Call::Renew => "renew",
-        Call::Route | Call::Bare(_) => "other",
+        Call::Route | Call::Write | Call::Bare(_) => "other",
     }
 }

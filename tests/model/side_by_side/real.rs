@@ -6,6 +6,7 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, FromRedisValue, Value};
 use streamfleet::store as product;
+use streamfleet::store::transact::{Opened, Ready, Transactions};
 use streamfleet::store::{
     Asked, CommitRequest, Committed, EntryId, Fence, Fields, Holder, Parked, RELEASED, RETRY,
     RouteBatch, Routed, Scope, Settled,
@@ -26,6 +27,7 @@ pub(super) const DEAD_ROUTER: &str = "dead:router";
 pub(super) struct Real {
     _server: Server,
     pub(super) redis: MultiplexedConnection,
+    transactions: Transactions,
     pub(super) ids: BTreeMap<String, Vec<EntryId>>,
     pub(super) letters: Vec<(String, EntryId)>,
 }
@@ -116,13 +118,55 @@ pub(super) fn failures(log: &str) -> u8 {
     serde_json::from_str::<Vec<u8>>(log).map_or(0, |list| list.len() as u8)
 }
 
+fn batch<'a>(
+    inbox: &'a Holder,
+    seen: &'a [String],
+    targets: &'a [String],
+    entries: &'a [(Fence, Routed)],
+) -> RouteBatch<'a> {
+    RouteBatch {
+        inbox,
+        dead: DEAD_ROUTER,
+        seen,
+        seen_ttl_ms: 600_000,
+        targets,
+        now: "2026-01-01T00:00:00Z",
+        entries,
+        contiguous: false,
+    }
+}
+
+fn routed(request: &Request) -> Routed {
+    match request.entry.content {
+        Content::Invalid => {
+            let reason = format!("{:?}", Reason::Refused);
+            Routed::Dead(fields(&[
+                ("id", request.entry.event.to_string()),
+                ("reason", reason),
+            ]))
+        }
+        content => Routed::Append {
+            event_id: request.entry.event.to_string(),
+            content: format!("{content:?}"),
+            target: 0,
+            event_type: "Order.Created".into(),
+            to: "0-service,1-service".into(),
+            hops: 0,
+            event: event_bytes(request.entry.event, content).into_bytes(),
+        },
+    }
+}
+
 impl Real {
     pub(super) async fn start() -> Self {
         let server = Server::with(&["--appendonly", "no"]);
         // Patient: a loaded machine is no fault.
         let redis = product::Redis::open(&server.url()).unwrap();
-        let redis = redis.dedicated(Duration::from_secs(60)).await.unwrap();
+        let connect = || redis.dedicated(Duration::from_secs(60));
+        let transactions = Transactions::on(connect().await.unwrap()).await.unwrap();
+        let redis = connect().await.unwrap();
         Self {
+            transactions,
             _server: server,
             redis,
             ids: BTreeMap::new(),
@@ -301,6 +345,7 @@ impl Real {
                 })
             }
             Call::Route => return self.route(&holder, requests).await,
+            Call::Write => panic!("a transaction is begun first"),
             Call::Bare(_) => panic!("only mutants write without a fence"),
         };
         Said::Settled(match settled.unwrap() {
@@ -312,44 +357,26 @@ impl Real {
     }
 
     async fn route(&mut self, inbox: &Holder, requests: &[Request]) -> Said {
-        let routed = |request: &Request| match request.entry.content {
-            Content::Invalid => {
-                let reason = format!("{:?}", Reason::Refused);
-                Routed::Dead(fields(&[
-                    ("id", request.entry.event.to_string()),
-                    ("reason", reason),
-                ]))
-            }
-            content => Routed::Append {
-                event_id: request.entry.event.to_string(),
-                content: format!("{content:?}"),
-                target: 0,
-                event_type: "Order.Created".into(),
-                to: "0-service,1-service".into(),
-                hops: 0,
-                event: event_bytes(request.entry.event, content).into_bytes(),
-            },
-        };
         let entries: Vec<_> = requests
             .iter()
             .map(|r| (self.fence(r), routed(r)))
             .collect();
-        let batch = RouteBatch {
-            inbox,
-            dead: DEAD_ROUTER,
-            seen: &[SEEN.into()],
-            seen_ttl_ms: 600_000,
-            targets: &[stream(Queue::Domain(0))],
-            now: "2026-01-01T00:00:00Z",
-            entries: &entries,
-            contiguous: false,
-            early: false,
-        };
-        let counts = product::route(&mut self.redis, &batch)
-            .await
-            .unwrap()
-            .unwrap();
+        let (seen, targets) = ([SEEN.into()], [stream(Queue::Domain(0))]);
+        let batch = batch(inbox, &seen, &targets, &entries);
+        let counts = product::route(&mut self.redis, &batch).await.unwrap();
         Said::Fenced(counts.fenced as usize)
+    }
+
+    /// Begins a transaction, if its check finds all as it should be.
+    pub(super) async fn open(&mut self, request: &Request) -> Option<Ready> {
+        let inbox = holder(Queue::Inbox, request.claim.consumer.name);
+        let entries = [(self.fence(request), routed(request))];
+        let (seen, targets) = ([SEEN.into()], [stream(Queue::Domain(0))]);
+        let batch = batch(&inbox, &seen, &targets, &entries);
+        match self.transactions.open(&batch).await.unwrap() {
+            Opened::Clean(ready) => Some(ready),
+            Opened::Doubtful(_) => None,
+        }
     }
 
     pub(super) async fn take_over(&mut self, queue: Queue, of: u8) -> Said {

@@ -1,8 +1,8 @@
 //! The model's side of each step, and the call for Redis' side of it.
 
 use super::super::scripts::{Answer, Call, Handed, Request, Scripts};
-use super::super::store::{Id, Queue, Store};
-use super::ops::Op;
+use super::super::store::{Content, Id, Queue, Store};
+use super::ops::{Meanwhile, Op};
 use super::real::Real;
 use super::{Row, SUBSCRIBERS, Said, consumer};
 
@@ -31,6 +31,11 @@ impl Twin {
             .rev()
             .filter(|handed| handed.claim.queue == queue);
         of_queue.cycle().nth(nth).copied()
+    }
+
+    fn routing(&self, nth: usize) -> Option<Request> {
+        let handed = self.claim(Queue::Inbox, nth)?;
+        Some(request(handed, false, Call::Route))
     }
 
     /// Runs a step on both; `None` if there is nothing for it to act on.
@@ -88,11 +93,7 @@ impl Twin {
                 (said, real.fenced(&[request]).await)
             }
             Op::RouteTwo(a, b) => {
-                let of = |nth| {
-                    self.claim(Queue::Inbox, nth)
-                        .map(|handed| request(handed, false, Call::Route))
-                };
-                let mut batch = [of(a)?, of(b)?];
+                let mut batch = [self.routing(a)?, self.routing(b)?];
                 batch.sort_by_key(|request| request.claim.id);
                 let same = batch[0].claim.consumer == batch[1].claim.consumer;
                 if !same || batch[0].claim.id == batch[1].claim.id {
@@ -104,6 +105,40 @@ impl Twin {
                     .filter(|answer| **answer != Answer::Held)
                     .count();
                 (Said::Fenced(fenced), real.fenced(&batch).await)
+            }
+            Op::Transact(nth, meanwhile) => {
+                let handed = self.claim(Queue::Inbox, nth)?;
+                let fresh = handed.claim.count == 1 && handed.entry.content != Content::Invalid;
+                let request = fresh.then(|| request(handed, false, Call::Write))?;
+                let other = match meanwhile {
+                    Meanwhile::Route(nth) => Some(self.routing(nth)?),
+                    _ => None,
+                };
+                let (ready, begun) = (real.open(&request).await, self.store.clone());
+                let clean = scripts.is_clean(&self.store, &request);
+                match (meanwhile, other) {
+                    (_, Some(other)) => {
+                        scripts.run(&mut self.store, &other);
+                        real.fenced(&[other]).await;
+                    }
+                    (Meanwhile::TakeOver(of), _) => {
+                        scripts.take_over(&mut self.store, Queue::Inbox, consumer(of));
+                        real.take_over(Queue::Inbox, of).await;
+                    }
+                    _ => {}
+                }
+                let written = clean && !scripts.disturbs(&begun, &self.store);
+                if written {
+                    scripts.run(&mut self.store, &request);
+                }
+                let executed = match ready {
+                    Some(ready) => Some(ready.execute().await.unwrap_or(true)),
+                    None => None,
+                };
+                (
+                    Said::Transacted(clean.then_some(written)),
+                    Said::Transacted(executed),
+                )
             }
             Op::TakeOver(queue, of) => {
                 scripts.take_over(store, queue, consumer(of));
