@@ -57,6 +57,7 @@ impl ReadAhead {
                         &inbox.consumer,
                         &streams,
                         count.get(),
+                        true,
                         &stopped,
                     )
                     .await;

@@ -26,8 +26,9 @@ impl Reader {
         Self { link, open: None }
     }
 
-    /// Reads at most `count` new entries of each stream. When `stop` fires the wait is ended,
-    /// and what it still brings is answered: these entries are this consumer's by then.
+    /// Reads at most `count` new entries of each stream; waits for some if it is to `block`. When
+    /// `stop` fires the wait is ended, and what it still brings is answered: these entries are
+    /// this consumer's by then.
     ///
     /// # Errors
     /// Redis could not be asked; entries may have been handed to this consumer all the same.
@@ -37,6 +38,7 @@ impl Reader {
         consumer: &str,
         streams: &[&str],
         count: usize,
+        block: bool,
         stop: &CancellationToken,
     ) -> Result<Vec<(String, Vec<Entry>)>, StoreError> {
         let (mut connection, client) = match &self.open {
@@ -52,11 +54,10 @@ impl Reader {
             .arg(consumer)
             .arg("COUNT")
             .arg(count);
-        command
-            .arg("BLOCK")
-            .arg(BLOCK.as_millis() as u64)
-            .arg("STREAMS")
-            .arg(streams);
+        if block {
+            command.arg("BLOCK").arg(BLOCK.as_millis() as u64);
+        }
+        command.arg("STREAMS").arg(streams);
         for _ in streams {
             command.arg(">");
         }

@@ -60,8 +60,8 @@ pub(crate) struct Core<H> {
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) concurrency: usize,
     pub(crate) held: Held,
-    /// Held while it is asked whose the doubtful deliveries are.
-    pub(crate) asking: tokio::sync::Mutex<()>,
+    /// When it was last asked whose the doubtful deliveries are; held while it is.
+    pub(crate) asked: tokio::sync::Mutex<Option<Instant>>,
     pub(crate) lanes: Lanes,
     /// Where everything but renewing and supervising runs.
     pub(crate) runtime: tokio::runtime::Handle,
@@ -81,6 +81,7 @@ impl<H: Handler> Core<H> {
         fields: Fields,
         since: Instant,
     ) -> Delivery {
+        self.lanes.busy.notify_one(); // the supervisor sees to whatever is held
         Delivery {
             source: source.clone(),
             fence,
@@ -148,11 +149,13 @@ impl<H: Handler> Core<H> {
 
     /// Whether a delivery is still ours, right before it runs.
     pub(crate) async fn is_still_ours(&self, delivery: &Delivery) -> bool {
-        if self.is_doubtful(delivery, Instant::now()) {
-            // One asks for all that are.
-            let _asking = self.asking.lock().await;
-            if self.is_doubtful(delivery, Instant::now()) && !delivery.guard.is_lost() {
+        let since = Instant::now();
+        if self.is_doubtful(delivery, since) && !delivery.guard.is_lost() {
+            // One asks for all that wait for an answer, and once.
+            let mut asked = self.asked.lock().await;
+            if asked.is_none_or(|at| at < since) {
                 renew::renew_now(&self.link, &self.held, self.lease / 3).await;
+                *asked = Some(Instant::now());
             }
         }
         !delivery.guard.is_lost()

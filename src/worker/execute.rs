@@ -66,7 +66,12 @@ pub(crate) async fn execute<H: Handler>(core: Arc<Core<H>>, slotted: Slotted) {
         slot,
         tracked,
     } = slotted;
-    if !core.is_still_ours(&delivery).await {
+    let ours = tokio::select! {
+        biased;
+        () = core.stop.now.cancelled() => return core.release(vec![delivery]).await,
+        ours = core.is_still_ours(&delivery) => ours,
+    };
+    if !ours {
         return;
     }
     if Start::after(delivery.starts) == Start::Crashed {

@@ -9,7 +9,6 @@
 //! are renewed.
 
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,6 +17,7 @@ use super::WorkerError;
 use super::core::{Core, Source};
 use super::delivery::Delivery;
 use super::handler::Handler;
+use super::lanes::let_others_run;
 use super::settle::{Ack, End};
 use crate::failpoint::failpoint;
 use crate::fleet::{self, MembershipLost, WantedGroup};
@@ -33,7 +33,7 @@ const LOST_GROUP_CHECK: Duration = Duration::from_secs(2);
 /// Every so many reads all streams are asked, however crowded some of them are.
 const ASK_ALL_EVERY: usize = 8;
 
-/// Streams that brought all that they were asked for: more is there for sure.
+/// Streams that brought all that they were asked for: there may be more.
 #[derive(Default)]
 struct Crowded {
     streams: Vec<Arc<str>>,
@@ -81,6 +81,7 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
             &consumer,
             &streams,
             count,
+            asked.len() == current.len(), // it waits for news of all, never of some
             &core.stop.reading,
         );
         match read.await {
@@ -111,20 +112,6 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
         }
     }
     Ok(())
-}
-
-/// Goes to the end of the line, from which any thread takes it. (The runtime's own `yield_now` waits
-/// for this thread, and with it for a handler that keeps it.)
-async fn let_others_run() {
-    let mut waited = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut waited, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 impl<H: Handler> Core<H> {

@@ -5,12 +5,14 @@
 //! There is a lane for each thread of the runtime, and one queue for all, so a handler that keeps
 //! its thread holds up nobody: see `supervise`. For this to hold, whatever a lane has at hand while
 //! a handler runs lies where the supervisor can get at it, and nothing is woken or spawned between
-//! two handlers: the runtime keeps the last such task for this thread alone.
+//! two handlers: the runtime keeps the last such task for this thread alone. (What a handler wakes
+//! that is done in one step itself may have to wait for the next one's step.)
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -98,7 +100,6 @@ impl Lanes {
     pub(crate) fn push(&self, deliveries: Vec<Slotted>) {
         self.queue().extend(deliveries);
         self.work.notify_one();
-        self.busy.notify_one();
     }
 
     async fn wait_for_work(&self) {
@@ -139,6 +140,20 @@ impl Lane {
     }
 }
 
+/// Goes to the end of the line, from which any thread takes it. (The runtime's own `yield_now` waits
+/// for this thread, and with it for a handler that keeps it.)
+pub(super) async fn let_others_run() {
+    let mut waited = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Starts the lanes; they end with the runtime, or when nothing is left to do after a stop.
 pub(crate) fn spawn<H: Handler>(
     core: &Arc<Core<H>>,
@@ -170,23 +185,30 @@ impl<H: Handler> Core<H> {
     /// Works until the queue is empty.
     pub(super) async fn work_off(self: &Arc<Self>, lane: &Lane) {
         loop {
+            if self.stop.now.is_cancelled() {
+                self.give_back_unstarted();
+            }
             let begun = Instant::now();
-            let (mut now, mut count) = (begun, 0);
-            while count < HANDED_OVER && now - begun < TURN {
+            let (mut now, mut count, mut waits) = (begun, 0, false);
+            while count < HANDED_OVER && now - begun < TURN && !waits {
                 let Some(next) = self.lanes.queue().pop_front() else {
                     break;
                 };
-                self.take_first_step(lane, next, now);
+                waits = self.take_first_step(lane, next, now);
                 now = Instant::now();
                 count += 1;
             }
-            self.hand_over(lane);
             if now - begun >= TURN && !self.lanes.queue().is_empty() {
                 self.lanes.work.notify_one(); // this takes longer: another thread may help
             }
-            // Who was woken by this comes first, and the runtime looks for replies. Should this
-            // thread be kept meanwhile, another lane goes on.
-            tokio::task::yield_now().await;
+            self.hand_over(lane);
+            if waits {
+                let_others_run().await;
+            } else {
+                // Also lets the runtime look for replies. Should this thread be kept meanwhile,
+                // another lane goes on.
+                tokio::task::yield_now().await;
+            }
             if count == 0 {
                 return;
             }
@@ -217,24 +239,28 @@ impl<H: Handler> Core<H> {
                 }
             };
             self.throttle.available();
-            let others = std::iter::from_fn(|| {
-                match done.next_if(
-                    |next| matches!(next, Done::Ended(other, _) if Arc::ptr_eq(other, &source)),
-                )? {
-                    Done::Ended(_, end) => Some(end),
-                    Done::GoesOn(_) | Done::Doubtful(_) => None,
-                }
-            });
-            source
-                .ends
-                .push(std::iter::once(end).chain(others), slots.take());
+            let mut ends = vec![end];
+            while let Some(Done::Ended(_, end)) = done.next_if(
+                |next| matches!(next, Done::Ended(other, _) if Arc::ptr_eq(other, &source)),
+            ) {
+                ends.push(end);
+            }
+            // A commit keeps its slot until it is settled.
+            let acks = ends.iter().filter(|end| matches!(end, End::Ack(_))).count();
+            let slots = slots.as_mut().and_then(|slots| slots.split(acks));
+            source.ends.push(ends, slots);
         }
     }
 
-    fn take_first_step(self: &Arc<Self>, lane: &Lane, slotted: Slotted, now: Instant) {
+    /// Answers whether it waits for something: whatever its handler has woken for that must not
+    /// come after the next one's step, in which this thread may be kept.
+    fn take_first_step(self: &Arc<Self>, lane: &Lane, slotted: Slotted, now: Instant) -> bool {
         let event = match slotted.delivery.read_event() {
             Ok(event) if !self.is_doubtful(&slotted.delivery, now) => Arc::new(event),
-            _ => return lane.state().done.push(Done::Doubtful(Box::new(slotted))),
+            _ => {
+                lane.state().done.push(Done::Doubtful(Box::new(slotted)));
+                return false;
+            }
         };
         let Slotted {
             delivery,
@@ -253,17 +279,23 @@ impl<H: Handler> Core<H> {
         let stepped = catch_unwind(AssertUnwindSafe(step));
         let mut state = lane.state();
         let Some(in_hand) = state.running.take() else {
-            return; // taken away meanwhile
+            drop(state);
+            // Taken away meanwhile. Of what may panic here nobody wants to hear.
+            drop(catch_unwind(AssertUnwindSafe(move || drop(run))));
+            return false;
         };
         let stage = match stepped {
             Ok(Some(returned)) if returned.result.is_ok() => {
-                return state.end(in_hand, returned.effects);
+                state.end(in_hand, returned.effects);
+                return false;
             }
             Ok(Some(failed)) => Stage::Ran(Ran::Returned(failed)),
             Ok(None) => Stage::Running(run),
             Err(panic) => Stage::Ran(Ran::Failed(panicked(&*panic))),
         };
+        let waits = matches!(stage, Stage::Running(_));
         state.done.push(Done::GoesOn(Box::new((in_hand, stage))));
+        waits
     }
 }
 

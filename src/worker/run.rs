@@ -128,7 +128,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         slots: Arc::new(Semaphore::new(settings.concurrency)),
         concurrency: settings.concurrency,
         held: Held::default(),
-        asking: tokio::sync::Mutex::default(),
+        asked: tokio::sync::Mutex::default(),
         runtime: tokio::runtime::Handle::current(),
         lanes: Lanes::default(),
         throttle: Throttle::default(),
@@ -192,7 +192,11 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         () = out_of_time(&stop) => Ok(()),
     };
     stop.reading.cancel();
-    drop(fetching);
+    // What it has just read is in our hands before the end, or comes back after its lease.
+    if !fetching.is_finished() {
+        fetching.abort();
+        let _ended = tokio::time::timeout(LAST_STEP, &mut fetching).await;
+    }
     if outcome.is_err() {
         stop.now.cancel();
     }
@@ -200,7 +204,10 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     // Drain: the roles end first, then what they started, then the acknowledgements.
     tokio::select! {
         _ = &mut reclaiming => {}
-        () = out_of_time(&stop) => reclaiming.abort(),
+        () = out_of_time(&stop) => {
+            reclaiming.abort();
+            let _ended = tokio::time::timeout(LAST_STEP, &mut reclaiming).await;
+        }
     }
     reloading.abort();
     core.tasks.close();
@@ -222,6 +229,9 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     leave(&link, &keys, &streams, &identity, &outcome).await;
     outcome
 }
+
+/// How long a role that was aborted may take to its next step.
+const LAST_STEP: Duration = Duration::from_secs(1);
 
 /// A moment after everything should have ended.
 async fn out_of_time(stop: &Stop) {

@@ -124,7 +124,7 @@ pub(crate) struct Ends {
 struct Queue {
     ends: Vec<End>,
     /// Of ends beyond the capacity: no more deliveries wait for a stream that cannot be settled
-    /// than that and all slots.
+    /// than that and as many as there are slots.
     slots: Vec<OwnedSemaphorePermit>,
     closed: bool,
 }
@@ -181,18 +181,20 @@ impl Ends {
     /// Takes at most so many when there are any; `None` when all is taken and nothing comes.
     async fn take(&self, most: usize) -> Option<Vec<End>> {
         loop {
-            let taken = {
+            let (taken, _given_back) = {
                 let mut queue = self.queue();
                 if queue.ends.is_empty() && queue.closed {
                     return None;
                 }
                 let count = queue.ends.len().min(most);
                 let taken: Vec<_> = queue.ends.drain(..count).collect();
-                (taken, std::mem::take(&mut queue.slots))
+                let fits = queue.ends.len() <= self.capacity;
+                let slots = fits.then(|| std::mem::take(&mut queue.slots));
+                (taken, slots)
             };
-            if !taken.0.is_empty() {
+            if !taken.is_empty() {
                 self.emptied.notify_waiters();
-                return Some(taken.0);
+                return Some(taken);
             }
             self.filled.notified().await;
         }

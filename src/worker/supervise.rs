@@ -46,7 +46,7 @@ impl<H: Handler> Core<H> {
             if !at_it.is_zero() {
                 self.hand_over(lane);
             }
-            busy |= self.look_after(lane, at_it);
+            busy |= self.look_after(lane, now);
         }
         if self.stop.now.is_cancelled() {
             self.give_back_unstarted();
@@ -63,9 +63,10 @@ impl<H: Handler> Core<H> {
 
     /// Takes a delivery away from a lane that has been at it for too long, or must not go on with
     /// it. Answers whether the lane is busy.
-    fn look_after(self: &Arc<Self>, lane: &Lane, at_it: Duration) -> bool {
+    fn look_after(self: &Arc<Self>, lane: &Lane, now: Instant) -> bool {
         let timeout = self.settings.borrow().timeout;
         let mut state = lane.state();
+        let at_it = state.at_it(now); // it may be another delivery by now
         let Some(running) = &state.running else {
             return state.is_busy();
         };
@@ -95,7 +96,8 @@ impl<H: Handler> Core<H> {
         });
     }
 
-    fn give_back_unstarted(self: &Arc<Self>) {
+    /// What no lane has begun goes back when the process must end.
+    pub(super) fn give_back_unstarted(self: &Arc<Self>) {
         let unstarted: Vec<_> = self.lanes.queue().drain(..).collect();
         if unstarted.is_empty() {
             return;

@@ -160,6 +160,22 @@ fn a_handler_that_blocks_for_good_has_failed_and_holds_up_nobody() {
     assert_eq!(worker.exit_code(), Some(0));
 }
 
+/// Where nothing but a retry keeps a thread, nobody else may be awake to see that its time is up.
+#[test]
+fn a_retry_that_blocks_for_good_on_a_quiet_worker_has_failed() {
+    let fleet = Fleet::new();
+    fleet.configure(&crate::support::fleet::ROUTING.replace("timeout: 20s", "timeout: 300ms"));
+    let _router = fleet.router("r");
+    let mut command = fleet.worker_command("probe-service", "w", &fleet.server.url());
+    command.env("TOKIO_WORKER_THREADS", "4");
+    let mut worker = fleet.launch(command, "w", "worker started");
+    fleet.publish(&[event(json!({"do": "fail, then block", "ms": 600_000}))]);
+    let dead = eventually("a dead letter", || fleet.dead("probe-service").pop());
+    assert_eq!(dead["reason"], "exhausted");
+    worker.signal("TERM");
+    assert_eq!(worker.exit_code(), Some(0));
+}
+
 /// What was read together with one that blocks: what had ended before it is settled, and what
 /// comes after it is handled, on whatever threads are left; also when more of them block than
 /// there are lanes at first.

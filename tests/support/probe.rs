@@ -49,7 +49,10 @@ async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(),
             std::process::abort()
         }
         "sleep" => pause.await,
-        "block" => std::thread::sleep(Duration::from_millis(data.ms)),
+        "fail, then block" if cx.attempt() == 1 => {
+            return Err(HandlerError::retry("told to fail, then to block"));
+        }
+        "block" | "fail, then block" => std::thread::sleep(Duration::from_millis(data.ms)),
         "wrong type" => cx.set("handled", "x")?,
         "read and add" => {
             let before = cx.get("sum").await?;
