@@ -1,5 +1,6 @@
 //! Layer 2: the router. It reads the inbox, decides about each event ([`crate::admission`]),
-//! and hands batches to one script that appends, deduplicates, refuses and removes in one step.
+//! and hands batches to one script that appends, deduplicates, refuses and removes in one step; the
+//! ordinary batch of a backlog goes to a transaction that does the same, once it was checked.
 //!
 //! Redis: `inbox` (group `router`), the domain streams, `seen:*`, `dead:router`, `stats:router`.
 //! Guarantee: an accepted event is in the inbox, or in its domain stream, or in `dead:router`,

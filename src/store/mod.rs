@@ -4,7 +4,8 @@
 //! Three kinds of connection, because they fail differently:
 //! - [`Redis::pool`]: short commands of handlers and of the operator (deadpool);
 //! - [`Link`]: one shared, multiplexed connection per process for settling and upkeep;
-//! - [`Redis::dedicated`]: for a blocking read, whose answer may take as long as BLOCK.
+//! - [`Redis::dedicated`]: for a blocking read, whose answer may take as long as BLOCK; and for the
+//!   router's transactions, which nothing else may come between.
 
 mod codec;
 mod findings;

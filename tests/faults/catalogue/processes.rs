@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit};
 
-use crate::harness::load::{Load, mixed};
+use crate::harness::load::{Load, event, mixed, promise};
 use crate::harness::run::{ROUTER, Report, Run};
 use crate::support::eventually;
 use crate::support::ledger::Plan;
@@ -289,11 +289,25 @@ fn poison(full: bool) -> Result<Report, CannotInject> {
 /// How often the process comes by a failpoint before it dies there: the first time teaches least.
 fn nth(point: &str) -> usize {
     match point {
-        "router.joined" | "router.leaving" | "router.reclaimed" => 1,
+        "router.joined" | "router.leaving" | "router.reclaimed" | "router.checked" => 1,
         "worker.joined" | "worker.announced" | "worker.leaving" | "worker.marked" => 1,
         "worker.releasing" | "worker.released" => 1,
         _ => 3,
     }
+}
+
+/// Many events at once.
+fn backlog(run: &Run) {
+    let load = Load {
+        plan: |_| Plan::Succeed,
+        ..Load::of(300, 1)
+    };
+    let events = (0..load.events).map(|n| {
+        let (event, plan) = event(load, n);
+        let promise = promise(&event, plan);
+        (event, promise)
+    });
+    run.publish(&events.collect::<Vec<_>>());
 }
 
 fn abort_at_each_step(full: bool) -> Result<Report, CannotInject> {
@@ -313,6 +327,9 @@ fn abort_at_each_step(full: bool) -> Result<Report, CannotInject> {
             run.hire_armed(ROUTER, "gone", Some("router.decided 1 abort"));
             run.crew.leave_dead("gone");
         }
+        if point == "router.checked" {
+            run.crew.dismiss("r"); // only who has all that is owed comes by it
+        }
         let armed = format!("{point} {} abort", nth(point));
         let role = if point.starts_with(ROUTER) {
             ROUTER
@@ -330,6 +347,8 @@ fn abort_at_each_step(full: bool) -> Result<Report, CannotInject> {
                     {
                         run.crew.signal(point, "TERM");
                     }
+                    // Only a backlog is written by a transaction.
+                    "router.checked" if run.crew.said(point, " started") > 0 => backlog(run),
                     // What another leaves behind is what it must come by.
                     "worker.marked" => run.crew.kill("b"),
                     _ => {}
@@ -343,6 +362,9 @@ fn abort_at_each_step(full: bool) -> Result<Report, CannotInject> {
             Some(0),
             "{point}: the next life ends well"
         );
+        if point == "router.checked" {
+            run.hire_router("another");
+        }
     }
     load.stop();
     Ok(run.finish())
