@@ -81,7 +81,8 @@ impl<H: Handler> Core<H> {
         fields: Fields,
         since: Instant,
     ) -> Delivery {
-        self.lanes.busy.notify_one(); // the supervisor sees to whatever is held
+        let guard = self.held.hold(&source.holder, fence, since);
+        self.lanes.busy.notify_one(); // now that it is: the supervisor sees to whatever is held
         Delivery {
             source: source.clone(),
             fence,
@@ -89,7 +90,7 @@ impl<H: Handler> Core<H> {
             starts: None,
             log: AttemptLog::default(),
             troubled: false,
-            guard: self.held.hold(&source.holder, fence, since),
+            guard,
         }
     }
 
