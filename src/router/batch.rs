@@ -19,8 +19,10 @@ use crate::store::{
     StreamField, is_dataset_gone,
 };
 
-/// Most entries that are read at a time.
-const MAX_ENTRIES: usize = 512;
+/// Most entries that are read at a time. More, and reading, deciding and writing take longer turns
+/// with each other: of 128, 256, 512 and 1,024, 128 routed the most on two cores (0.76 of the floor;
+/// 0.75, 0.71 and 0.67).
+const MAX_ENTRIES: usize = 128;
 /// How long an event waits whose stream cannot take it.
 const STUCK_DELAY: Duration = Duration::from_secs(20);
 /// Bytes of events in one script, unless a single event has more.
