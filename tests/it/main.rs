@@ -33,3 +33,4 @@ mod shop_pure;
 mod soak;
 mod startup;
 mod trimming;
+mod write_side;
