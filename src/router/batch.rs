@@ -62,14 +62,32 @@ pub(super) fn bytes_of(fields: &Fields) -> usize {
         .sum()
 }
 
-fn is_wrong_type(error: &StoreError) -> bool {
+pub(super) fn is_wrong_type(error: &StoreError) -> bool {
     error.redis().and_then(RedisError::code) == Some("WRONGTYPE")
 }
 
 pub(super) fn size(routed: &Routed) -> usize {
     match routed {
-        Routed::Append { event, .. } => event.len(),
+        Routed::Append { event, .. } | Routed::Schedule { event, .. } => event.len(),
         Routed::Dead(letter) => letter.get(StreamField::EVENT).map_or(0, <[u8]>::len),
+    }
+}
+
+/// Where an entry goes: a key of the wrong type there holds it up, and no other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Stream(usize),
+    Scheduled,
+    Dead,
+}
+
+impl Place {
+    fn of(routed: &Routed) -> Self {
+        match routed {
+            Routed::Append { target, .. } => Self::Stream(*target),
+            Routed::Schedule { .. } => Self::Scheduled,
+            Routed::Dead(_) => Self::Dead,
+        }
     }
 }
 
@@ -174,12 +192,14 @@ impl Dispatch {
         let names = part.targets.iter();
         let targets: Vec<_> = names.map(|name| self.keys.stream(name)).collect();
         let (dead, now) = (self.keys.dead(ROUTER), Timestamp::now().to_string());
+        let (scheduled, events) = (self.keys.scheduled(), self.keys.scheduled_events());
         exchange(&RouteBatch {
             inbox: &self.inbox,
             dead: &dead,
             seen: &seen,
             seen_ttl_ms,
             targets: &targets,
+            scheduled: [&scheduled, &events],
             now: &now,
             entries: part.entries,
             contiguous: part.contiguous,
@@ -191,25 +211,26 @@ impl Dispatch {
     /// rest stays in the inbox, owed, and is tried again until the key is repaired.
     async fn send_apart(&self, whole: Part<'_>) -> Result<RouteCounts, StoreError> {
         let mut total = RouteCounts::default();
-        for (index, name) in whole.targets.iter().map(Some).chain([None]).enumerate() {
-            let entries: Vec<_> = whole
-                .entries
-                .iter()
-                .filter_map(|(fence, routed)| match (routed, name) {
-                    (Routed::Append { target, .. }, Some(_)) if *target == index => {
-                        let mut alone = routed.clone();
-                        if let Routed::Append { target, .. } = &mut alone {
-                            *target = 0;
-                        }
-                        Some((*fence, alone))
-                    }
-                    (Routed::Dead(_), None) => Some((*fence, routed.clone())),
-                    _ => None,
-                })
-                .collect();
+        let streams = (0..whole.targets.len()).map(Place::Stream);
+        for place in streams.chain([Place::Scheduled, Place::Dead]) {
+            let there = whole.entries.iter().filter(|(_, r)| Place::of(r) == place);
+            let mut entries: Vec<_> = there.cloned().collect();
+            for (_, routed) in &mut entries {
+                if let Routed::Append { target, .. } = routed {
+                    *target = 0;
+                }
+            }
+            let (name, targets) = match place {
+                Place::Stream(index) => match whole.targets.get(index..=index) {
+                    Some(only) => (only.concat(), only),
+                    None => continue,
+                },
+                Place::Scheduled => (self.keys.scheduled(), &[][..]),
+                Place::Dead => (self.keys.dead(ROUTER), &[][..]),
+            };
             let part = Part {
                 entries: &entries,
-                targets: name.map(std::slice::from_ref).unwrap_or_default(),
+                targets,
                 contiguous: false,
                 window: whole.window,
             };

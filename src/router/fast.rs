@@ -99,7 +99,7 @@ fn is_ordinary(batch: &Decided) -> bool {
         bytes += size(routed);
         let new = match routed {
             Routed::Append { event_id, .. } => known.insert(event_id.as_str()),
-            Routed::Dead(_) => false,
+            Routed::Schedule { .. } | Routed::Dead(_) => false,
         };
         new && bytes <= MAX_BYTES
     })

@@ -97,7 +97,7 @@ fn refused(bytes: &[u8], rejection: &Rejection) {
         }
         Refusal::TooLarge => error.contains(&bytes.len().to_string()),
         Refusal::UnknownType | Refusal::UnknownVersion => rejection.event_type.is_some(),
-        Refusal::Unsupported => error.contains("expires_at") || error.contains("deliver_at"),
+        Refusal::Expired => error.contains("expires_at"),
         Refusal::EventIdConflict | Refusal::TooManyHops => panic!("{rejection}"),
     };
     assert!(somewhere, "it says where: {rejection:?}");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use redis::Commands;
 use serde_json::{Value, json};
 
+use crate::scheduled::later;
 use crate::support::fleet::{Process, id};
 use crate::support::{Fleet, event, eventually};
 
@@ -149,6 +150,15 @@ fn the_ids_that_were_seen() {
     let keys: Vec<String> = case.fleet.cli("KEYS seen:*");
     let key = keys.iter().max().unwrap().clone();
     case.survives(&key, &[good(), good()], None);
+}
+
+/// Whether it is the one that tells when, or the one that tells what.
+#[test]
+fn the_scheduled_events() {
+    for key in ["scheduled", "scheduled:events"] {
+        let soon = later(good(), 300);
+        Case::new().survives(key, &[good(), soon, good()], None);
+    }
 }
 
 #[test]
