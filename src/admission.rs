@@ -94,6 +94,8 @@ pub struct Rejection {
     pub event_id: Option<String>,
     /// The event's type, as far as it could be read.
     pub event_type: Option<String>,
+    /// Who published it, where the event says so.
+    pub published_by: Option<Box<str>>,
 }
 
 /// An event that may pass, and where it goes.
@@ -109,6 +111,8 @@ pub struct Admitted {
     pub to: Arc<str>,
     /// When it is to be delivered, if that is yet to come.
     pub due: Option<Timestamp>,
+    /// Who published it, if that is audited and the event says so.
+    pub published_by: Option<String>,
 }
 
 /// Decides about one event. `hops` is the length of the chain of follow-ups that led to it. The
@@ -120,6 +124,7 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
         details: Vec::new(),
         event_id: None,
         event_type: None,
+        published_by: None,
     };
     let limits = config.routing.limits();
     if event.len() > limits.event_bytes {
@@ -153,6 +158,7 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
             details,
             event_id: readable(&value, "event_id"),
             event_type: readable(&value, "event_type"),
+            published_by: readable(&value, "source").map(String::into_boxed_str),
         }
     })?;
     let refuse = |code, error: String, details| {
@@ -162,6 +168,7 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
             details,
             event_id: Some(envelope.event_id.to_string()),
             event_type: Some(envelope.event_type.to_string()),
+            published_by: readable(&value, "source").map(String::into_boxed_str),
         })
     };
     match config
@@ -205,8 +212,11 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
         None
     };
     let content = content_hash(&envelope, &value);
+    let audit = config.routing.audit();
+    let published_by = audit.and_then(|_| readable(&value, "source"));
     Ok(Admitted {
         due,
+        published_by,
         envelope,
         content,
         stream: route.stream.clone(),

@@ -112,7 +112,10 @@ mod tests {
             id: EntryId::default(),
             fields: Fields(fields.map(pair).into()),
         });
-        assert_eq!((record.stream.as_deref(), &*record.outcome), (None, "duplicate"));
+        assert_eq!(
+            (record.stream.as_deref(), &*record.outcome),
+            (None, "duplicate")
+        );
         let filter = |event_id: Option<&str>, source: Option<&str>| AuditFilter {
             event_id: event_id.map(Into::into),
             source: source.map(Into::into),

@@ -282,6 +282,7 @@ mod tests {
             details: vec![],
             event_id: None,
             event_type: None,
+            published_by: None,
         }
     }
 

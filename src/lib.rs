@@ -72,6 +72,7 @@
 //! | `seen:<bucket>` | hash, TTL | event ID to content hash, for deduplication |
 //! | `scheduled` | sorted set | events with a future `deliver_at`: event ID, due time in ms |
 //! | `scheduled:events` | hash | the same: event ID to `<hops> <content hash> <JSON as sent>` |
+//! | `audit` | stream, bounded | what came to the door and what became of it, if routing.yaml asks for it ([`audit`]) |
 //! | `fleet` | hash | dataset ID, configuration generations, every group ever created |
 //! | `worker:<subscriber>:<name>` | hash, TTL | a live process |
 //! | `stats:<subscriber>`, `stats:router` | hash | counters that no stream can tell |
@@ -117,11 +118,12 @@
 //! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], `failpoint`, `text` | no |
 //! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
 //! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
-//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`scheduled`], [`publisher`], [`status`] | through 1b |
+//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`scheduled`], [`audit`], [`publisher`], [`status`] | through 1b |
 //! | 3, processes | [`process`], [`operator`] | through 2 |
 //! | binaries | `src/bin`, `workers/` | no |
 
 pub mod admission;
+pub mod audit;
 pub mod dead;
 pub mod error;
 pub mod event;

@@ -68,7 +68,9 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     let limit = usize::try_from(args.limit.get()).unwrap_or(usize::MAX);
     let (records, more) = newest(&session.link, &session.keys, &filter, limit).await?;
     if session.config.routing.audit().is_none() {
-        eprintln!("the audit is off: nothing is recorded. Switch it on in routing.yaml: `audit: {{ maxlen: 100000 }}`");
+        eprintln!(
+            "the audit is off: nothing is recorded. Switch it on in routing.yaml: `audit: {{ maxlen: 100000 }}`"
+        );
     }
     let mut out = stdout().lock();
     let header = ["AT", "OUTCOME", "TYPE", "SOURCE", "STREAM", "EVENT"];

@@ -49,6 +49,14 @@ pub fn decide(id: EntryId, fields: Fields, verdict: Verdict, targets: &mut Vec<S
     }
 }
 
+/// Who published an event, as far as that is known.
+pub(super) fn source(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Ok((admitted, _)) => admitted.published_by.clone(),
+        Err(rejection) => rejection.published_by.as_deref().map(str::to_owned),
+    }
+}
+
 /// A time in whole milliseconds since 1970, never before it.
 fn milliseconds(at: Timestamp) -> u64 {
     let ms = (at.as_nanosecond() + 999_999).div_euclid(1_000_000);
@@ -70,6 +78,7 @@ pub fn examine(fields: &Fields, config: &Config) -> Verdict {
         details: Vec::new(),
         event_id: None,
         event_type: None,
+        published_by: None,
     };
     let mut events = fields
         .0

@@ -4,7 +4,7 @@
 //! is to be delivered later waits until the scheduler of any router moves it on.
 //!
 //! Redis: `inbox` (group `router`), the domain streams, `seen:*`, `dead:router`, `stats:router`,
-//! `scheduled` and `scheduled:events`.
+//! `scheduled` and `scheduled:events`, `audit`.
 //! Guarantee: an accepted event is in the inbox, or scheduled, or in its domain stream, or in
 //! `dead:router`, or was a duplicate or cancelled; several routers may run side by side.
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::LEASE;
 use super::ahead::ReadAhead;
 use super::batch::{Decided, Dispatch, ReadCount, bytes_of};
-use super::decide::{Verdict, decide, examine, might_pass_with_newer_config};
+use super::decide::{Verdict, decide, examine, might_pass_with_newer_config, source};
 use super::dedupe::Window;
 use super::janitor;
 use super::scheduler::Scheduler;
@@ -397,6 +397,8 @@ impl Router {
                 }
             }
         }
+        let audited = self.active.routing.audit().is_some();
+        let sources = audited.then(|| verdicts.iter().map(source).collect());
         let mut targets = Vec::new();
         let decided = entries
             .into_iter()
@@ -413,6 +415,7 @@ impl Router {
             targets,
             read,
             window: self.window.clone(),
+            sources,
         };
         self.sender.hand_over(batch).await;
         Ok(())

@@ -2,7 +2,7 @@
 //! and who gets it is decided by the configuration in force when it is due, not by that of the day
 //! on which it was accepted.
 //!
-//! Redis: `scheduled`, `scheduled:events`, the domain streams, `dead:router`, `stats:router`.
+//! Redis: `scheduled`, `scheduled:events`, the domain streams, `dead:router`, `stats:router`, `audit`.
 //! Guarantee: an accepted event is scheduled, or moved on once, or cancelled: one script takes it
 //! out and appends it, and whoever takes it out appends it. Whether it is due is told by the clock
 //! of Redis, so that routers whose clocks differ agree.
@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use redis::RedisError;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,7 +25,9 @@ use crate::fleet::{self, ROUTER};
 use crate::letter::Letter;
 use crate::retry::RECONNECT;
 use crate::routing::Config;
-use crate::store::{self, Deliver, Due, DueEvents, Keys, Link, RefuseDue, StoreError};
+use crate::store::{
+    self, Deliver, Due, DueEvents, Keys, Link, RefuseDue, ScheduledKeys, StoreError,
+};
 
 /// How often it is looked for what is due, unless something is due sooner: what another router
 /// accepts becomes known by looking.
@@ -150,16 +153,20 @@ impl Scheduler {
                     to: admitted.to,
                     hops,
                     event,
+                    source: admitted.published_by,
                 }),
                 Err(rejection) => {
                     let letter = Letter::refused_when_due(&id, hops, event, &rejection);
-                    let letter = letter.to_fields();
-                    refused.push(RefuseDue { id, letter });
+                    refused.push(RefuseDue {
+                        id,
+                        letter: letter.to_fields(),
+                        source: rejection.published_by.map(String::from),
+                    });
                 }
             }
         }
         for (name, events) in &by_stream {
-            let delivered = self.deliver(name, events).await;
+            let delivered = self.deliver(name, events, config).await;
             let ids = events.iter().map(|event| &event.id);
             self.unless_stuck(delivered, ids, now_ms).await?;
         }
@@ -187,34 +194,32 @@ impl Scheduler {
         forgotten.await.map(drop)
     }
 
-    async fn deliver(&self, name: &str, events: &[Deliver]) -> Result<(), StoreError> {
-        let (scheduled, stats) = (self.scheduled(), &self.keys.stats(ROUTER));
+    async fn deliver(
+        &self,
+        name: &str,
+        events: &[Deliver],
+        config: &Config,
+    ) -> Result<(), StoreError> {
         let stream = &self.keys.stream(name);
-        let moved =
-            self.link
-                .run(|mut c| async move {
-                    store::deliver(&mut c, scheduled, stats, stream, events).await
-                })
-                .await?;
+        let moved = self.with_keys(config, async |keys| {
+            let deliver = |mut c| async move { store::deliver(&mut c, keys, stream, events).await };
+            self.link.run(deliver).await
+        });
+        let moved = moved.await?;
         tracing::debug!(stream = name, moved, "scheduled events delivered");
         Ok(())
     }
 
-    async fn refuse(
-        &self,
-        events: &[RefuseDue],
-        config: &Config,
-    ) -> Result<(), StoreError> {
+    async fn refuse(&self, events: &[RefuseDue], config: &Config) -> Result<(), StoreError> {
         let window = Window::join(&self.link, &self.keys, config.routing.dedupe_window()).await?;
         let (seen, _) = &window.buckets(&self.keys);
-        let (scheduled, stats) = (self.scheduled(), &self.keys.stats(ROUTER));
         let dead = &self.keys.dead(ROUTER);
-        let refused = self
-            .link
-            .run(|mut c| async move {
-                store::refuse_due(&mut c, scheduled, stats, dead, seen, events).await
-            })
-            .await?;
+        let refused = self.with_keys(config, async |keys| {
+            let refuse =
+                |mut c| async move { store::refuse_due(&mut c, keys, dead, seen, events).await };
+            self.link.run(refuse).await
+        });
+        let refused = refused.await?;
         if refused > 0 {
             tracing::warn!(
                 refused,
@@ -222,6 +227,23 @@ impl Scheduler {
             );
         }
         Ok(())
+    }
+
+    /// The keys that moving needs by this configuration.
+    async fn with_keys<T>(
+        &self,
+        config: &Config,
+        exchange: impl AsyncFnOnce(ScheduledKeys<'_>) -> T,
+    ) -> T {
+        let (stats, now) = (self.keys.stats(ROUTER), Timestamp::now().to_string());
+        let audit = config.routing.audit().map(|_| self.keys.audit());
+        let keys = ScheduledKeys {
+            scheduled: self.scheduled(),
+            stats: &stats,
+            audit: audit.as_deref(),
+            now: &now,
+        };
+        exchange(keys).await
     }
 
     /// What cannot be moved because of the key that it would go to waits out of the way of the others.

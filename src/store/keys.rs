@@ -71,6 +71,10 @@ impl Keys {
     pub fn scheduled_events(&self) -> String {
         self.key("scheduled:events")
     }
+    /// Stream of what came to the door and what became of it, if routing.yaml asks for it.
+    pub fn audit(&self) -> String {
+        self.key("audit")
+    }
     /// Hash: dataset ID, configuration generations, every group ever created.
     pub fn fleet(&self) -> String {
         self.key("fleet")

@@ -15,6 +15,7 @@ mod properties;
 #[allow(dead_code, reason = "other suites use the rest")]
 mod support;
 
+mod audit;
 mod crashes;
 mod curves;
 mod dev;

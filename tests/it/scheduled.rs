@@ -227,11 +227,11 @@ fn handlers_schedule_and_cancel_with_their_commit() {
     ];
     let schedule = |ms: u64| {
         let asked = event(json!({"do": "schedule", "ms": ms}));
-        fleet.publish(&[asked.clone()]);
         let before: Option<String> = fleet.cli("GET probe-service:scheduled");
+        fleet.publish(&[asked.clone()]);
         let deadline = eventually("it is scheduled", || {
             let id: Option<String> = fleet.cli("GET probe-service:scheduled");
-            let id = id.filter(|_| id != before)?;
+            let id = id.filter(|id| Some(id) != before.as_ref())?;
             let waits: Option<f64> = fleet.cli(&format!("ZSCORE scheduled {id}"));
             waits.map(|_| id)
         });

@@ -1,13 +1,14 @@
 -- Routes a batch of the inbox: each entry ends in its domain stream, in `scheduled` until it is due,
 -- in dead:router or, as a duplicate, nowhere; and leaves the inbox in the same step.
 -- KEYS: inbox, dead:router, stats:router, attempts, n seen buckets (the current one first), target streams,
---   scheduled and scheduled:events if any of it is to be delivered later
+--   scheduled and scheduled:events if any of it is to be delivered later, audit if it is audited
 -- ARGV: group, consumer, n, life of a bucket (ms), now (RFC 3339), contiguous ('1': the inbox has nothing else between first and last),
 --   refusals ('1': there are any), number of target streams, number of routes, each: target key index, type, to, hops
---     (of what is to be delivered later: 0, type, due (ms), hops);
+--     (of what is to be delivered later: 0, type, due (ms), hops), audited ('1' or '0');
 --   then per entry: id, count, route (its number, or 0), and
 --     of a route: event id, content hash, event
 --     of 0: number of values, fields of the letter
+--     if it is audited: who published it, or ''
 -- Answers {routed, duplicates, conflicts, refused, fenced, scheduled}.
 must_be(KEYS[1], 'stream')
 local inbox, dead, stats, attempts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -29,7 +30,8 @@ for i = 5 + buckets, last_target do
   must_take_more(KEYS[i])
 end
 must_take_more(dead)
-local due_times, waiting = KEYS[last_target + 1], KEYS[last_target + 2]
+local due_times, waiting, audit
+if #KEYS > last_target + 1 then due_times, waiting = KEYS[last_target + 1], KEYS[last_target + 2] end
 if due_times then
   must_be(due_times, 'zset')
   must_be(waiting, 'hash')
@@ -45,6 +47,15 @@ for i = 1, tonumber(ARGV[9]) do
   position = position + 4
 end
 
+local more = 0 -- arguments of each entry, if it is audited
+if ARGV[position] == '1' then
+  more, audit = 1, KEYS[#KEYS]
+  must_be(audit, 'stream')
+  must_be_able(audit, 'XADD')
+  must_take_more(audit)
+end
+position = position + 1
+
 -- What of the batch is still ours.
 local first, held = position, nil
 -- Asking is saved where this router holds all there is, and this batch is the oldest of it.
@@ -53,7 +64,7 @@ if not ours then
   local ids = {}
   while position <= #ARGV do
     ids[#ids + 1] = ARGV[position]
-    position = position + (ARGV[position + 2] == '0' and 4 + ARGV[position + 3] or 6)
+    position = position + (ARGV[position + 2] == '0' and 4 + ARGV[position + 3] or 6) + more
   end
   held = fence_all(inbox, group, consumer, ids)
   position = first
@@ -73,7 +84,7 @@ while position <= #ARGV do
   else
     fenced = fenced + 1
   end
-  position = position + size
+  position = position + size + more
 end
 
 local seen = {}
@@ -111,15 +122,21 @@ for i, at in ipairs(at) do
   local id, route = ids[i], routes[ARGV[at + 2]]
   if gone[i] then -- nothing is left to do
   elseif not route then
-    call('XADD', dead, '*', unpack(ARGV, at + 4, at + 3 + ARGV[at + 3]))
+    local last = at + 3 + ARGV[at + 3]
+    call('XADD', dead, '*', unpack(ARGV, at + 4, last))
     refused = refused + 1
+    if audit then record_refusal(audit, ARGV[5], ARGV[last + 1], at + 4, last, dead) end
   else
     local event_id, hash = ARGV[at + 3], ARGV[at + 4]
-    local stream, before = route.stream, seen[event_id]
+    local stream, before, outcome, place = route.stream, seen[event_id], 'duplicate', nil
     if not before and not stream then before = content_waiting(event_id) end
     if not before then
       seen[event_id] = hash
-      if stream then routed = routed + 1 else scheduled = scheduled + 1 end
+      if stream then
+        routed, outcome, place = routed + 1, 'routed', stream
+      else
+        scheduled, outcome, place = scheduled + 1, 'scheduled', due_times
+      end
       local marked = 2 * (routed + scheduled)
       mark[marked - 1] = event_id
       mark[marked] = hash
@@ -139,8 +156,9 @@ for i, at in ipairs(at) do
         'stream', 'inbox', 'entry', id, 'subscriber', 'router', 'reason', 'event_id_conflict',
         'error', 'event ' .. event_id .. ' was seen before with another type, version or data',
         'errors', '[]', 'hops', route.hops, 'died', ARGV[5])
-      conflicts = conflicts + 1
+      conflicts, outcome, place = conflicts + 1, 'refused:event_id_conflict', dead
     end
+    if audit then record(audit, ARGV[5], event_id, route.type, ARGV[at + 6], outcome, place) end
   end
 end
 in_slices(mark, function(...) call('HSET', KEYS[5], ...) end)

@@ -33,9 +33,10 @@ pub use groups::{
     Announce, Ensure, GroupState, Membership, Retired, ensure_group, join_fleet, register_worker,
     retire_group,
 };
-pub use route::{RouteBatch, RouteCounts, Routed, redrive, route};
+pub use route::{Audit, RouteBatch, RouteCounts, Routed, redrive, route};
 pub use scheduled::{
-    Deliver, Due, DueEvents, RefuseDue, cancel_scheduled, deliver, due_events, list_scheduled, refuse_due,
+    Deliver, Due, DueEvents, RefuseDue, ScheduledKeys, cancel_scheduled, deliver, due_events,
+    list_scheduled, refuse_due,
 };
 pub use settle::{AckCounts, Asked, CommitRequest, Committed, Parked, Settled};
 pub use trim::{Trimmed, trim};

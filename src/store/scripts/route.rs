@@ -95,6 +95,15 @@ impl Routed {
     }
 }
 
+/// Where a batch is recorded, if it is audited.
+#[derive(Clone, Copy, Debug)]
+pub struct Audit<'a> {
+    /// Key of the stream.
+    pub stream: &'a str,
+    /// Who published each entry, in their order, where that is known.
+    pub sources: &'a [Option<String>],
+}
+
 /// Counts of one routed batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteCounts {
@@ -143,6 +152,8 @@ pub struct RouteBatch<'a> {
     pub entries: &'a [(Fence, Routed)],
     /// Whether they are all that a read brought, so that the inbox has nothing else between them.
     pub contiguous: bool,
+    /// Where it is recorded; such a batch is none for a transaction.
+    pub audit: Option<Audit<'a>>,
 }
 
 /// In KEYS of `route.lua`: inbox, dead letters, counters and attempts come first.
@@ -177,11 +188,14 @@ pub async fn route<'a>(
     if later {
         call.key(&batch.scheduled[..]);
     }
+    if let Some(audit) = batch.audit {
+        call.key(audit.stream);
+    }
     let bytes = batch.entries.iter().map(|(_, routed)| match routed {
         Routed::Append { event, .. } | Routed::Schedule { event, .. } => event.len() + 100,
         Routed::Dead(letter) => letter.0.iter().map(|(n, v)| n.len() + v.len()).sum(),
     });
-    call.reserve(7 + 6 * batch.entries.len(), bytes.sum());
+    call.reserve(10 + 7 * batch.entries.len(), bytes.sum());
     call.arg(&batch.inbox.group)
         .arg(&batch.inbox.consumer)
         .arg(batch.seen.len())
@@ -211,6 +225,8 @@ pub async fn route<'a>(
             }
         }
     }
+    call.arg(flag(batch.audit.is_some()));
+    let mut sources = batch.audit.map(|audit| audit.sources.iter());
     for ((fence, routed), number) in batch.entries.iter().zip(numbers) {
         call.arg(fence.id).arg(fence.count).arg(number);
         match routed {
@@ -232,6 +248,10 @@ pub async fn route<'a>(
                 call.arg(letter.0.len() * 2);
                 push_fields(&mut call, letter);
             }
+        }
+        if let Some(sources) = &mut sources {
+            let source = sources.next().and_then(Option::as_deref);
+            call.arg(source.unwrap_or_default());
         }
     }
     let (routed, duplicates, conflicts, refused, fenced, scheduled) =

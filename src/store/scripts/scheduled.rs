@@ -42,6 +42,8 @@ pub struct Deliver {
     pub hops: u32,
     /// The bytes as received.
     pub event: Vec<u8>,
+    /// Who published it, if that is audited and known.
+    pub source: Option<String>,
 }
 
 /// A due event that is refused.
@@ -51,6 +53,21 @@ pub struct RefuseDue {
     pub id: Vec<u8>,
     /// The fields of the dead letter.
     pub letter: Fields,
+    /// Who published it, if that is known.
+    pub source: Option<String>,
+}
+
+/// Keys of the scheduled events and of what the scripts that move them write beside them.
+#[derive(Clone, Copy, Debug)]
+pub struct ScheduledKeys<'a> {
+    /// When each is due, and what it is.
+    pub scheduled: [&'a str; 2],
+    /// The counters.
+    pub stats: &'a str,
+    /// The audit, if there is to be one.
+    pub audit: Option<&'a str>,
+    /// Now, RFC 3339.
+    pub now: &'a str,
 }
 
 impl FromRedisValue for DueEvents {
@@ -104,17 +121,18 @@ pub async fn due_events(
 /// Moves due events to a stream. Answers how many were still there.
 pub async fn deliver(
     connection: &mut MultiplexedConnection,
-    scheduled: [&str; 2],
-    stats: &str,
+    keys: ScheduledKeys<'_>,
     stream: &str,
     events: &[Deliver],
 ) -> Result<u64, RedisError> {
-    let mut call = DELIVER.key(&scheduled[..]);
-    call.key(stats).key(stream);
+    let mut call = DELIVER.key(&keys.scheduled[..]);
+    call.key(keys.stats).key(stream).key(keys.audit);
+    call.arg(keys.now);
     for event in events {
         call.arg(event.id.as_slice()).arg(&event.event_type);
         call.arg(&*event.to).arg(event.hops);
         call.arg(event.event.as_slice());
+        call.arg(event.source.as_deref().unwrap_or_default());
     }
     call.invoke_async(connection).await
 }
@@ -123,16 +141,18 @@ pub async fn deliver(
 /// that may remember them.
 pub async fn refuse_due(
     connection: &mut MultiplexedConnection,
-    scheduled: [&str; 2],
-    stats: &str,
+    keys: ScheduledKeys<'_>,
     dead: &str,
     seen: &[String],
     events: &[RefuseDue],
 ) -> Result<u64, RedisError> {
-    let mut call = REFUSE_DUE.key(&scheduled[..]);
-    call.key(stats).key(dead).key(seen);
-    for RefuseDue { id, letter } in events {
-        call.arg(id.as_slice()).arg(letter.0.len() * 2);
+    let mut call = REFUSE_DUE.key(&keys.scheduled[..]);
+    call.key(keys.stats).key(dead).key(seen).key(keys.audit);
+    call.arg(keys.now).arg(seen.len());
+    for RefuseDue { id, letter, source } in events {
+        call.arg(id.as_slice());
+        call.arg(source.as_deref().unwrap_or_default());
+        call.arg(letter.0.len() * 2);
         push_fields(&mut call, letter);
     }
     call.invoke_async(connection).await

@@ -105,7 +105,7 @@ impl Transactions {
     pub async fn open(&mut self, batch: &RouteBatch<'_>) -> Result<Opened, RedisError> {
         let Some(commands) = opening(batch) else {
             return Ok(Opened::Doubtful(
-                "it is empty, or not all of it is to be appended".into(),
+                "it is empty, is audited, or not all of it is to be appended".into(),
             ));
         };
         let opened = send(self.connection.clone(), commands, 3).await;
@@ -149,6 +149,9 @@ async fn discard(connection: &mut MultiplexedConnection) -> Result<(), RedisErro
 }
 
 fn opening(batch: &RouteBatch<'_>) -> Option<Pipeline> {
+    if batch.audit.is_some() {
+        return None;
+    }
     let (first, last) = (batch.entries.first()?.0.id, batch.entries.last()?.0.id);
     let mut watch = redis::cmd("WATCH");
     watch.arg(&batch.inbox.attempts);

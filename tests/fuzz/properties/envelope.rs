@@ -82,9 +82,13 @@ fn refused(bytes: &[u8], rejection: &Rejection) {
         assert!(detail.pointer.len() <= 300, "{detail:?}");
         says_something(&detail.message, 300);
     }
-    for text in [&rejection.event_id, &rejection.event_type]
-        .into_iter()
-        .flatten()
+    for text in [
+        rejection.event_id.as_deref(),
+        rejection.event_type.as_deref(),
+        rejection.published_by.as_deref(),
+    ]
+    .into_iter()
+    .flatten()
     {
         assert!(text.chars().count() <= 128);
     }

@@ -7,7 +7,7 @@ use redis::Commands;
 use serde_json::{Value, json};
 
 use crate::scheduled::later;
-use crate::support::fleet::{Process, id};
+use crate::support::fleet::{Process, ROUTING, id};
 use crate::support::{Fleet, event, eventually};
 
 /// Far more than a fleet that waits asks of Redis in a second, far less than one that spins.
@@ -159,6 +159,15 @@ fn the_scheduled_events() {
         let soon = later(good(), 300);
         Case::new().survives(key, &[good(), soon, good()], None);
     }
+}
+
+#[test]
+fn the_audit() {
+    let case = Case::new();
+    let audited = ROUTING.replace("version: 1", "version: 1\naudit: { maxlen: 9 }");
+    case.fleet.configure(&audited);
+    case.router.wait_for_log("is in force");
+    case.survives("audit", &[good(), good()], None);
 }
 
 #[test]

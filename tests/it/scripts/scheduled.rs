@@ -1,13 +1,24 @@
 //! due, deliver, refuse_due, cancel_scheduled: a scheduled event leaves once, to one place.
 
 use streamfleet::store::{
-    Deliver, Due, DueEvents, RefuseDue, cancel_scheduled, deliver, due_events, list_scheduled, refuse_due,
+    Deliver, Due, DueEvents, RefuseDue, ScheduledKeys, cancel_scheduled, deliver, due_events,
+    list_scheduled, refuse_due,
 };
 
 use super::route::{SCHEDULED, SEEN};
 use super::*;
 
 const FAR: u64 = 4_000_000_000_000;
+const KEYS: ScheduledKeys<'_> = ScheduledKeys {
+    scheduled: SCHEDULED,
+    stats: "stats:router",
+    audit: None,
+    now: "2026-01-01T00:00:00Z",
+};
+const AUDITED: ScheduledKeys<'_> = ScheduledKeys {
+    audit: Some("audit"),
+    ..KEYS
+};
 
 fn ids(names: &[&str]) -> Vec<Vec<u8>> {
     names.iter().map(|name| name.as_bytes().to_vec()).collect()
@@ -20,6 +31,7 @@ fn deliveries(events: &[(&str, u32)]) -> Vec<Deliver> {
         to: "x-service,y-service".into(),
         hops,
         event: b"{}".to_vec(),
+        source: (hops > 0).then(|| "x-service".to_owned()),
     };
     events.iter().map(delivery).collect()
 }
@@ -47,22 +59,37 @@ impl Bench {
     }
 
     async fn deliver(&mut self, events: &[(&str, u32)]) -> redis::RedisResult<u64> {
-        let (stats, stream, events) = ("stats:router", "order-events", deliveries(events));
-        deliver(&mut self.redis, SCHEDULED, stats, stream, &events).await
+        self.deliver_as(KEYS, events).await
+    }
+
+    async fn deliver_as(
+        &mut self,
+        keys: ScheduledKeys<'_>,
+        events: &[(&str, u32)],
+    ) -> redis::RedisResult<u64> {
+        deliver(&mut self.redis, keys, "order-events", &deliveries(events)).await
     }
 
     async fn refuse(&mut self, names: &[&str]) -> redis::RedisResult<u64> {
+        self.refuse_as(KEYS, names).await
+    }
+
+    async fn refuse_as(
+        &mut self,
+        keys: ScheduledKeys<'_>,
+        names: &[&str],
+    ) -> redis::RedisResult<u64> {
         let letter = fields(&[("reason", "expired"), ("event", "?")]);
         let events: Vec<_> = ids(names)
             .into_iter()
             .map(|id| RefuseDue {
                 id,
                 letter: letter.clone(),
+                source: Some("x-service".into()),
             })
             .collect();
         let seen = SEEN.map(String::from);
-        let (stats, dead) = ("stats:router", "dead:router");
-        refuse_due(&mut self.redis, SCHEDULED, stats, dead, &seen, &events).await
+        refuse_due(&mut self.redis, keys, "dead:router", &seen, &events).await
     }
 }
 
@@ -209,4 +236,36 @@ async fn wrong_keys_missing_rights_and_a_full_redis_stop_them_before_anything_is
     let asked = ids(&["e1"]);
     let cancelled = cancel_scheduled(&mut b.redis, SCHEDULED, &asked).await;
     assert_eq!(cancelled.unwrap(), [true], "it frees memory");
+}
+
+#[tokio::test]
+async fn what_is_audited_is_recorded_when_it_moves_and_only_then() {
+    let mut b = Bench::scheduled(&[
+        ("e1", 1, "0 c {}"),
+        ("e2", 1, "2 c {}"),
+        ("e3", 1, "0 c {}"),
+    ])
+    .await;
+    b.run("SET audit wrong");
+    let before = b.snapshot();
+    for refused in [
+        b.deliver_as(AUDITED, &[("e1", 0)]).await,
+        b.refuse_as(AUDITED, &["e3"]).await,
+    ] {
+        assert_eq!(refused.unwrap_err().code(), Some("WRONGTYPE"));
+    }
+    assert_eq!(b.snapshot(), before);
+    b.run("DEL audit");
+    let batch = [("e1", 0), ("cancelled", 0), ("e2", 2)];
+    assert_eq!(b.deliver_as(AUDITED, &batch).await.unwrap(), 2);
+    assert_eq!(b.refuse_as(AUDITED, &["e3", "cancelled"]).await.unwrap(), 1);
+    let at = "at=2026-01-01T00:00:00Z";
+    let expected = [
+        format!("id=e1 type=Order.Created {at} outcome=routed stream=order-events"),
+        format!(
+            "id=e2 type=Order.Created source=x-service {at} outcome=routed stream=order-events"
+        ),
+        format!("source=x-service {at} outcome=refused:expired stream=dead:router"),
+    ];
+    assert_eq!(b.entries("audit"), expected);
 }

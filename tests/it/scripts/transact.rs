@@ -43,6 +43,7 @@ impl Bench {
             now: "2026-01-01T00:00:00Z",
             entries,
             contiguous: true,
+            audit: None,
         };
         transactions.open(&batch).await
     }

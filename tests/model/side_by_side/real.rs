@@ -134,6 +134,7 @@ fn batch<'a>(
         now: "2026-01-01T00:00:00Z",
         entries,
         contiguous: false,
+        audit: None,
     }
 }
 
