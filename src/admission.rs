@@ -5,12 +5,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Envelope, MAX_HOPS, content_hash};
 use crate::json::{self, JsonError, Node};
 use crate::routing::Config;
 use crate::schemas::{SchemaRefusal, Violation};
+
+/// How far ahead an event may be scheduled: what is later is most likely a slip.
+const MAX_YEARS_AHEAD: i64 = 10;
 
 /// Why an event was refused at the door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,8 +42,8 @@ pub enum Refusal {
     EventIdConflict,
     /// A chain of follow-ups that is too long: most likely a loop.
     TooManyHops,
-    /// It asks for something that this version cannot do.
-    Unsupported,
+    /// Its `expires_at` has passed.
+    Expired,
 }
 
 impl Refusal {
@@ -57,7 +61,7 @@ impl Refusal {
             Self::SchemaViolation => "schema_violation",
             Self::EventIdConflict => "event_id_conflict",
             Self::TooManyHops => "too_many_hops",
-            Self::Unsupported => "unsupported",
+            Self::Expired => "expired",
         }
     }
 
@@ -90,6 +94,8 @@ pub struct Rejection {
     pub event_id: Option<String>,
     /// The event's type, as far as it could be read.
     pub event_type: Option<String>,
+    /// Who published it, where the event says so.
+    pub published_by: Option<Box<str>>,
 }
 
 /// An event that may pass, and where it goes.
@@ -103,9 +109,14 @@ pub struct Admitted {
     pub stream: Arc<str>,
     /// Comma-separated subscribers; empty if nobody wants it.
     pub to: Arc<str>,
+    /// When it is to be delivered, if that is yet to come.
+    pub due: Option<Timestamp>,
+    /// Who published it, if that is audited and the event says so.
+    pub published_by: Option<String>,
 }
 
-/// Decides about one event. `hops` is the length of the chain of follow-ups that led to it.
+/// Decides about one event. `hops` is the length of the chain of follow-ups that led to it. The
+/// clock is read only for an event that names a time.
 pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejection> {
     let refuse = |code, error: String| Rejection {
         code,
@@ -113,6 +124,7 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
         details: Vec::new(),
         event_id: None,
         event_type: None,
+        published_by: None,
     };
     let limits = config.routing.limits();
     if event.len() > limits.event_bytes {
@@ -146,6 +158,7 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
             details,
             event_id: readable(&value, "event_id"),
             event_type: readable(&value, "event_type"),
+            published_by: readable(&value, "source").map(String::into_boxed_str),
         }
     })?;
     let refuse = |code, error: String, details| {
@@ -155,14 +168,9 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
             details,
             event_id: Some(envelope.event_id.to_string()),
             event_type: Some(envelope.event_type.to_string()),
+            published_by: readable(&value, "source").map(String::into_boxed_str),
         })
     };
-    for field in ["expires_at", "deliver_at"] {
-        if value.get(field).is_some_and(|v| *v != Node::Null) {
-            let error = format!("this version does not support {field}: publish without it");
-            return refuse(Refusal::Unsupported, error, Vec::new());
-        }
-    }
     match config
         .schemas
         .validate(envelope.event_type.as_str(), envelope.version, &value)
@@ -192,13 +200,47 @@ pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejec
             format!("{hops} follow-ups in a row, at most {MAX_HOPS}: the routes probably loop");
         return refuse(Refusal::TooManyHops, error, Vec::new());
     }
+    let due = if envelope.deliver_at.is_some() || envelope.expires_at.is_some() {
+        match due(&envelope, Timestamp::now()) {
+            Ok(due) => due,
+            Err((code, violation)) => {
+                let error = summary(std::slice::from_ref(&violation));
+                return refuse(code, error, vec![violation]);
+            }
+        }
+    } else {
+        None
+    };
     let content = content_hash(&envelope, &value);
+    let audit = config.routing.audit();
+    let published_by = audit.and_then(|_| readable(&value, "source"));
     Ok(Admitted {
+        due,
+        published_by,
         envelope,
         content,
         stream: route.stream.clone(),
         to: route.to_joined.clone(),
     })
+}
+
+/// When an event is to be delivered, if that is yet to come; or what is wrong with its times.
+fn due(envelope: &Envelope, now: Timestamp) -> Result<Option<Timestamp>, (Refusal, Violation)> {
+    let wrong = |code, pointer: &str, message| {
+        let pointer = pointer.to_owned();
+        Err((code, Violation { pointer, message }))
+    };
+    if let Some(at) = envelope.expires_at.filter(|at| *at < now) {
+        let message = format!("has passed: it was not to be handled after {at}");
+        return wrong(Refusal::Expired, "/expires_at", message);
+    }
+    let due = envelope.deliver_at.filter(|at| *at > now);
+    let most = SignedDuration::from_hours(MAX_YEARS_AHEAD * 366 * 24);
+    if due.is_some_and(|at| at.duration_since(now) > most) {
+        let message = format!("is more than {MAX_YEARS_AHEAD} years ahead");
+        return wrong(Refusal::BadEnvelope, "/deliver_at", message);
+    }
+    Ok(due)
 }
 
 /// A text of a bad envelope, short enough to be shown.
@@ -219,5 +261,43 @@ fn summary(details: &[Violation]) -> String {
     match details.len() {
         1 => format!("{place}: {}", first.message),
         n => format!("{place}: {} (and {} more)", first.message, n - 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_type::EventType;
+
+    #[test]
+    fn an_event_is_due_later_expired_or_too_far_ahead() {
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        let now = at("2026-01-01T00:00:00Z").unwrap();
+        let judge = |deliver_at, expires_at| {
+            let envelope = Envelope {
+                event_id: uuid::Uuid::nil(),
+                event_type: EventType::parse("Order.Created").unwrap(),
+                version: 1,
+                deliver_at,
+                expires_at,
+            };
+            due(&envelope, now).map_err(|(code, violation)| (code, violation.pointer))
+        };
+        let (before, later) = (at("2025-12-31T23:59:59Z"), at("2026-01-01T00:00:01Z"));
+        assert_eq!(judge(later, None), Ok(later));
+        assert_eq!(judge(later, at("2026-01-01T00:00:02Z")), Ok(later));
+        for none in [before, Some(now), None] {
+            assert_eq!(judge(none, later), Ok(None), "at once");
+        }
+        assert_eq!(judge(None, Some(now)), Ok(None), "its last moment");
+        let expired = Err((Refusal::Expired, "/expires_at".to_owned()));
+        assert_eq!(judge(None, before), expired);
+        assert_eq!(judge(at("2025-01-01T00:00:00Z"), before), expired);
+        assert_eq!(
+            judge(at("2035-12-31T00:00:00Z"), None),
+            Ok(at("2035-12-31T00:00:00Z"))
+        );
+        let far = Err((Refusal::BadEnvelope, "/deliver_at".to_owned()));
+        assert_eq!(judge(at("2037-01-01T00:00:00Z"), None), far);
     }
 }

@@ -35,6 +35,10 @@ pub struct Envelope {
     pub event_type: EventType,
     /// Major version of the schema: 1 for `"1"`.
     pub version: u32,
+    /// Not to be delivered before this time.
+    pub deliver_at: Option<Timestamp>,
+    /// Not worth handling after this time.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// One thing that is wrong with an envelope.
@@ -59,6 +63,8 @@ struct Found<'e> {
     key: Option<&'e Node<'e>>,
     source: Option<&'e Node<'e>>,
     traceparent: Option<&'e Node<'e>>,
+    deliver_at: Option<&'e Node<'e>>,
+    expires_at: Option<&'e Node<'e>>,
 }
 
 impl Envelope {
@@ -85,6 +91,8 @@ impl Envelope {
                 "key" => &mut found.key,
                 "source" => &mut found.source,
                 "traceparent" => &mut found.traceparent,
+                "deliver_at" => &mut found.deliver_at,
+                "expires_at" => &mut found.expires_at,
                 _ => continue,
             };
             *slot = Some(value);
@@ -132,10 +140,22 @@ impl Envelope {
         if let Some(Err(e)) = correlation_id.map(Uuid::try_parse) {
             wrong("/correlation_id", format!("is not a UUID: {e}"));
         }
-        if let Some(Err(e)) = timestamp.map(str::parse::<Timestamp>) {
-            // The parser quotes what it did not read, however long.
-            let message = format!("is not an RFC 3339 date-time: {e}");
-            wrong("/timestamp", bounded(message, MAX_MESSAGE_BYTES));
+        if let Some(Err(message)) = timestamp.map(read_time) {
+            wrong("/timestamp", message);
+        }
+        let mut optional_time = |pointer, field: Option<&Node<'_>>| {
+            let read = match field {
+                None | Some(Node::Null) => return None,
+                Some(Node::String(text)) => read_time(text),
+                Some(_) => Err("must be an RFC 3339 date-time in a string".to_owned()),
+            };
+            read.map_err(|message| wrong(pointer, message)).ok()
+        };
+        let deliver_at = optional_time("/deliver_at", found.deliver_at);
+        let expires_at = optional_time("/expires_at", found.expires_at);
+        if expires_at.is_some() && expires_at <= deliver_at {
+            let message = "must be after deliver_at: it could never be handled in time";
+            wrong("/expires_at", message.to_owned());
         }
         for (pointer, field) in [
             ("/causation_id", found.causation_id),
@@ -177,10 +197,20 @@ impl Envelope {
                 event_id,
                 event_type,
                 version,
+                deliver_at,
+                expires_at,
             }),
             _ => Err(errors),
         }
     }
+}
+
+fn read_time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|e| {
+        // The parser quotes what it did not read, however long.
+        let message = format!("is not an RFC 3339 date-time: {e}");
+        bounded(message, MAX_MESSAGE_BYTES)
+    })
 }
 
 /// Identifies what an event says: equal for the same type, version and data, whatever the
@@ -256,6 +286,10 @@ pub struct Event {
     source: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
     data: Box<RawValue>,
 }
 
@@ -277,6 +311,8 @@ impl Event {
             key: None,
             source: None,
             traceparent: None,
+            deliver_at: None,
+            expires_at: None,
             data: serde_json::value::to_raw_value(data)?,
         })
     }
@@ -307,6 +343,20 @@ impl Event {
             traceparent: self.traceparent.clone(),
             ..Self::new(event_type, data)?
         })
+    }
+
+    /// The same event, not to be delivered before `at`.
+    #[must_use]
+    pub fn with_deliver_at(self, at: Timestamp) -> Self {
+        let deliver_at = Some(at);
+        Self { deliver_at, ..self }
+    }
+
+    /// The same event, not worth handling after `at`.
+    #[must_use]
+    pub fn with_expires_at(self, at: Timestamp) -> Self {
+        let expires_at = Some(at);
+        Self { expires_at, ..self }
     }
 
     /// Identity; equal for every copy of this event.
@@ -340,6 +390,19 @@ impl Event {
     /// Who published it, where the producer said so.
     pub fn source(&self) -> Option<&str> {
         self.source.as_deref()
+    }
+    /// Before when it was not to be delivered, where the producer said so.
+    pub fn deliver_at(&self) -> Option<Timestamp> {
+        self.deliver_at
+    }
+    /// After when it is not worth handling, where the producer said so.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+    /// Whether it is past the time after which it is not worth handling. Of an event without one
+    /// the clock is not asked.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.expires_at.is_some_and(|at| at < Timestamp::now())
     }
     /// `data` as the JSON text that was sent.
     pub fn data_text(&self) -> &str {
@@ -391,6 +454,28 @@ mod tests {
             assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
         }
         assert_eq!(read(&json!([1])).unwrap_err()[0].pointer, "");
+
+        let mut timed = valid();
+        timed["deliver_at"] = json!("2030-01-01T00:00:00Z");
+        timed["expires_at"] = Value::Null;
+        let envelope = read(&timed).unwrap();
+        assert_eq!(
+            (envelope.deliver_at, envelope.expires_at),
+            ("2030-01-01T00:00:00Z".parse().ok(), None)
+        );
+        // The same moment, written for another place.
+        timed["expires_at"] = json!("2030-01-01T02:00:00+02:00");
+        assert_eq!(read(&timed).unwrap_err()[0].pointer, "/expires_at");
+        timed["expires_at"] = json!("2030-01-01T00:00:00.001Z");
+        assert!(read(&timed).is_ok());
+        for field in ["deliver_at", "expires_at"] {
+            for bad in [json!("tomorrow"), json!(1_900_000_000), json!(["x"])] {
+                let mut event = valid();
+                event[field] = bad;
+                let errors = read(&event).unwrap_err();
+                assert_eq!(errors[0].pointer, format!("/{field}"), "{errors:?}");
+            }
+        }
 
         let mut long = valid();
         for field in ["event_id", "event_type", "version", "timestamp"] {

@@ -24,6 +24,8 @@ pub const POINTS: &[&str] = &[
     "router.decided",
     "router.checked",
     "router.routed",
+    "router.due",
+    "router.delivered",
     "router.trimming",
     "router.trimmed",
     "router.leaving",

@@ -13,6 +13,8 @@ use crate::worker::AttemptLog;
 
 /// Name of the prefix under which fields of an odd inbox entry are kept.
 const EXTRA: &str = "x:";
+/// Where an event comes from that was refused when it was due.
+const SCHEDULED: &str = "scheduled";
 /// How many of them are kept: the script that writes the letter cannot take any number.
 const MAX_EXTRA: usize = 1_000;
 
@@ -27,9 +29,10 @@ pub struct Letter {
     pub event_type: Option<String>,
     /// The event's bytes as received; absent if the entry had none.
     pub event: Option<Vec<u8>>,
-    /// Stream that it was delivered from first, without namespace.
+    /// Stream that it was delivered from first, without namespace; `scheduled` for what was
+    /// refused when it was due.
     pub stream: String,
-    /// Its entry ID there.
+    /// Its entry ID there (its event ID in `scheduled`).
     pub entry: String,
     /// Who gave it up: a subscriber, or `router`.
     pub subscriber: String,
@@ -81,6 +84,19 @@ impl Letter {
             redrives,
             died: Timestamp::now().to_string(),
             extra,
+        }
+    }
+
+    /// The letter of an event that was accepted to be delivered later, and is refused when it is due.
+    pub fn refused_when_due(id: &[u8], hops: u32, event: Vec<u8>, rejection: &Rejection) -> Self {
+        let fields = Fields(vec![
+            (F::EVENT.as_bytes().to_vec(), event),
+            (F::HOPS.as_bytes().to_vec(), hops.to_string().into_bytes()),
+        ]);
+        Self {
+            stream: SCHEDULED.to_owned(),
+            entry: String::from_utf8_lossy(id).into_owned(),
+            ..Self::refused(EntryId::default(), fields, rejection)
         }
     }
 
@@ -197,7 +213,8 @@ impl Letter {
     }
 
     /// The entry that a redrive writes: into the inbox for what was refused at the door, into
-    /// `redrive:<subscriber>` for the rest.
+    /// `redrive:<subscriber>` for the rest. What was given up as `expired` has not become any
+    /// younger: it comes back as a letter with the same reason, one redrive older.
     pub fn redriven(&self) -> Fields {
         let mut fields = Vec::new();
         let mut push =
@@ -265,6 +282,7 @@ mod tests {
             details: vec![],
             event_id: None,
             event_type: None,
+            published_by: None,
         }
     }
 

@@ -14,7 +14,7 @@
 //!     │                                    │ redrive
 //!     ▼                                    │
 //!   router ──────── refused ─────► dead:router    schema, duplicates, who gets it (`to`)
-//!     │
+//!     │    └─ later ─► scheduled ──► router       when it is due: by the routes of then
 //!     ▼
 //!   order-events, user-events, …                  domain streams: one copy, kept as history
 //!     │ one consumer group per subscriber
@@ -51,7 +51,8 @@
 //! # The guarantee
 //!
 //! An event is accepted when its XADD to the inbox was answered. Every accepted event ends
-//! either routed or in `dead:router` with a reason; every routed event ends, for each subscriber
+//! either routed or in `dead:router` with a reason (one that is to be delivered later waits in
+//! `scheduled` before, and may be cancelled there); every routed event ends, for each subscriber
 //! it is for, either handled or in that subscriber's dead-letter stream. A handler's effects in
 //! Redis happen exactly once. Calls to the outside happen at least once and carry a stable
 //! idempotency key ([`Context::idempotency_key`]).
@@ -69,6 +70,9 @@
 //! | `dead:<subscriber>`, `dead:router` | stream | dead letters ([`letter`]) |
 //! | `attempts:<stream>:<subscriber>` | hash | deliveries that had trouble |
 //! | `seen:<bucket>` | hash, TTL | event ID to content hash, for deduplication |
+//! | `scheduled` | sorted set | events with a future `deliver_at`: event ID, due time in ms |
+//! | `scheduled:events` | hash | the same: event ID to `<hops> <content hash> <JSON as sent>` |
+//! | `audit` | stream, bounded | what came to the door and what became of it, if routing.yaml asks for it ([`audit`]) |
 //! | `fleet` | hash | dataset ID, configuration generations, every group ever created |
 //! | `worker:<subscriber>:<name>` | hash, TTL | a live process |
 //! | `stats:<subscriber>`, `stats:router` | hash | counters that no stream can tell |
@@ -116,11 +120,12 @@
 //! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], `failpoint`, `text` | no |
 //! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
 //! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
-//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`publisher`], [`commands`], [`status`] | through 1b |
+//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`scheduled`], [`audit`], [`publisher`], [`commands`], [`status`] | through 1b |
 //! | 3, processes | [`process`], [`operator`] | through 2 |
 //! | binaries | `src/bin`, `workers/` | no |
 
 pub mod admission;
+pub mod audit;
 pub mod commands;
 pub mod dead;
 pub mod error;
@@ -140,6 +145,7 @@ pub mod publisher;
 pub mod retry;
 pub mod router;
 pub mod routing;
+pub mod scheduled;
 pub mod schemas;
 pub mod status;
 pub mod store;

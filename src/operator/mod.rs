@@ -2,6 +2,7 @@
 //! of the library below. What a command answers goes to standard output, everything about how
 //! it went to standard error.
 
+mod audit;
 mod bench;
 mod check;
 mod child;
@@ -11,6 +12,7 @@ mod filter;
 mod group;
 mod ndjson;
 mod publish;
+mod scheduled;
 mod server;
 mod status;
 mod text;
@@ -43,6 +45,8 @@ enum Command {
     Publish(publish::Args),
     Status(status::Args),
     Dead(dead::Args),
+    Audit(audit::Args),
+    Scheduled(scheduled::Args),
     Group(group::Args),
     Dev(dev::Args),
     Bench(Box<bench::Args>),
@@ -116,6 +120,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Publish(args) => runtime.block_on(publish::run(args)),
         Command::Status(args) => runtime.block_on(status::run(args)),
         Command::Dead(args) => runtime.block_on(dead::run(args)),
+        Command::Audit(args) => runtime.block_on(audit::run(args)),
+        Command::Scheduled(args) => runtime.block_on(scheduled::run(args)),
         Command::Group(args) => runtime.block_on(group::run(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
         Command::Bench(args) => runtime.block_on(bench::run(*args)),

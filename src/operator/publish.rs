@@ -301,6 +301,7 @@ impl Door {
             details: Vec::new(),
             event_id: None,
             event_type: None,
+            published_by: None,
         }
     }
 

@@ -160,10 +160,13 @@ fn render(s: &Snapshot, paint: Paint) -> String {
     } else {
         "working"
     };
-    let counts = format!(
+    let mut counts = format!(
         "routed {}, refused {}, duplicates {}",
         router.routed, router.refused, router.duplicates
     );
+    if router.scheduled > 0 {
+        counts += &format!(", scheduled {}", router.scheduled);
+    }
     let configuration = s
         .generation
         .map_or("none yet".to_owned(), |n| n.to_string());

@@ -1,5 +1,6 @@
 //! Batches: cut so that no script holds Redis up for long, sent until answered.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,8 +16,8 @@ use super::dedupe::Window;
 use crate::fleet::ROUTER;
 use crate::retry::RECONNECT;
 use crate::store::{
-    self, Fence, Fields, Holder, Keys, Link, Parked, RouteBatch, RouteCounts, Routed, StoreError,
-    StreamField, is_dataset_gone,
+    self, Audit, Fence, Fields, Holder, Keys, Link, Parked, RouteBatch, RouteCounts, Routed,
+    StoreError, StreamField, is_dataset_gone,
 };
 
 /// Most entries that are read at a time. More, and reading, deciding and writing take longer turns
@@ -62,14 +63,32 @@ pub(super) fn bytes_of(fields: &Fields) -> usize {
         .sum()
 }
 
-fn is_wrong_type(error: &StoreError) -> bool {
+pub(super) fn is_wrong_type(error: &StoreError) -> bool {
     error.redis().and_then(RedisError::code) == Some("WRONGTYPE")
 }
 
 pub(super) fn size(routed: &Routed) -> usize {
     match routed {
-        Routed::Append { event, .. } => event.len(),
+        Routed::Append { event, .. } | Routed::Schedule { event, .. } => event.len(),
         Routed::Dead(letter) => letter.get(StreamField::EVENT).map_or(0, <[u8]>::len),
+    }
+}
+
+/// Where an entry goes: a key of the wrong type there holds it up, and no other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Stream(usize),
+    Scheduled,
+    Dead,
+}
+
+impl Place {
+    fn of(routed: &Routed) -> Self {
+        match routed {
+            Routed::Append { target, .. } => Self::Stream(*target),
+            Routed::Schedule { .. } => Self::Scheduled,
+            Routed::Dead(_) => Self::Dead,
+        }
     }
 }
 
@@ -82,17 +101,21 @@ pub(super) struct Decided {
     pub(super) read: Option<Instant>,
     /// The dedupe window in force.
     pub(super) window: Window,
+    /// Who published each entry, if the batch is audited.
+    pub(super) sources: Option<Vec<Option<String>>>,
 }
 
 impl Decided {
     /// All of it at once.
     pub(super) fn whole(&self) -> Part<'_> {
-        self.part(&self.entries)
+        self.part(0..self.entries.len())
     }
 
-    fn part<'a>(&'a self, entries: &'a [(Fence, Routed)]) -> Part<'a> {
+    fn part(&self, range: Range<usize>) -> Part<'_> {
+        let sources = self.sources.as_deref();
         Part {
-            entries,
+            sources: sources.map(|all| all.get(range.clone()).unwrap_or_default()),
+            entries: self.entries.get(range).unwrap_or_default(),
             targets: &self.targets,
             contiguous: self.read.is_some(),
             window: &self.window,
@@ -107,6 +130,7 @@ pub(super) struct Part<'a> {
     targets: &'a [String],
     contiguous: bool,
     window: &'a Window,
+    sources: Option<&'a [Option<String>]>,
 }
 
 /// Hands decided batches to Redis, one after the other.
@@ -122,16 +146,17 @@ impl Dispatch {
     /// Routes decided entries, in order, in as many scripts as their bytes ask for.
     pub(super) async fn send_all(&self, batch: &Decided) -> Result<RouteCounts, StoreError> {
         let mut total = RouteCounts::default();
-        let mut entries = batch.entries.as_slice();
-        while !entries.is_empty() {
+        let mut from = 0;
+        while from < batch.entries.len() {
             let mut bytes = 0;
-            let fitting = entries.iter().take_while(|(_, routed)| {
+            let rest = batch.entries.iter().skip(from);
+            let fitting = rest.take_while(|(_, routed)| {
                 bytes += size(routed);
                 bytes <= MAX_BYTES
             });
-            let (part, rest) = entries.split_at(fitting.count().max(1));
-            entries = rest;
-            total += self.send_until_answered(batch.part(part)).await?;
+            let to = from + fitting.count().max(1);
+            total += self.send_until_answered(batch.part(from..to)).await?;
+            from = to;
         }
         Ok(total)
     }
@@ -174,15 +199,21 @@ impl Dispatch {
         let names = part.targets.iter();
         let targets: Vec<_> = names.map(|name| self.keys.stream(name)).collect();
         let (dead, now) = (self.keys.dead(ROUTER), Timestamp::now().to_string());
+        let (scheduled, events) = (self.keys.scheduled(), self.keys.scheduled_events());
+        let audit = part.sources.map(|sources| (self.keys.audit(), sources));
         exchange(&RouteBatch {
             inbox: &self.inbox,
             dead: &dead,
             seen: &seen,
             seen_ttl_ms,
             targets: &targets,
+            scheduled: [&scheduled, &events],
             now: &now,
             entries: part.entries,
             contiguous: part.contiguous,
+            audit: audit
+                .as_ref()
+                .map(|(stream, sources)| Audit { stream, sources }),
         })
         .await
     }
@@ -191,27 +222,34 @@ impl Dispatch {
     /// rest stays in the inbox, owed, and is tried again until the key is repaired.
     async fn send_apart(&self, whole: Part<'_>) -> Result<RouteCounts, StoreError> {
         let mut total = RouteCounts::default();
-        for (index, name) in whole.targets.iter().map(Some).chain([None]).enumerate() {
-            let entries: Vec<_> = whole
-                .entries
-                .iter()
-                .filter_map(|(fence, routed)| match (routed, name) {
-                    (Routed::Append { target, .. }, Some(_)) if *target == index => {
-                        let mut alone = routed.clone();
-                        if let Routed::Append { target, .. } = &mut alone {
-                            *target = 0;
-                        }
-                        Some((*fence, alone))
-                    }
-                    (Routed::Dead(_), None) => Some((*fence, routed.clone())),
-                    _ => None,
-                })
-                .collect();
+        let streams = (0..whole.targets.len()).map(Place::Stream);
+        for place in streams.chain([Place::Scheduled, Place::Dead]) {
+            let all = whole.entries.iter().enumerate();
+            let there = all.filter(|(_, (_, routed))| Place::of(routed) == place);
+            let (at, mut entries): (Vec<_>, Vec<_>) = there.map(|(i, e)| (i, e.clone())).unzip();
+            let sources = whole.sources.map(|all| -> Vec<_> {
+                let source = |&i: &usize| all.get(i).cloned().flatten();
+                at.iter().map(source).collect()
+            });
+            for (_, routed) in &mut entries {
+                if let Routed::Append { target, .. } = routed {
+                    *target = 0;
+                }
+            }
+            let (name, targets) = match place {
+                Place::Stream(index) => match whole.targets.get(index..=index) {
+                    Some(only) => (only.concat(), only),
+                    None => continue,
+                },
+                Place::Scheduled => (self.keys.scheduled(), &[][..]),
+                Place::Dead => (self.keys.dead(ROUTER), &[][..]),
+            };
             let part = Part {
                 entries: &entries,
-                targets: name.map(std::slice::from_ref).unwrap_or_default(),
+                targets,
                 contiguous: false,
                 window: whole.window,
+                sources: sources.as_deref(),
             };
             match self.send(part).await {
                 Ok(counts) => total += counts,

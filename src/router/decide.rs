@@ -1,5 +1,7 @@
 //! What to do with one entry of the inbox: a pure decision.
 
+use jiff::Timestamp;
+
 use crate::admission::{Admitted, Refusal, Rejection, admit};
 use crate::letter::Letter;
 use crate::routing::Config;
@@ -16,6 +18,16 @@ pub fn decide(id: EntryId, fields: Fields, verdict: Verdict, targets: &mut Vec<S
                 .0
                 .into_iter()
                 .find(|(n, _)| n == StreamField::EVENT.as_bytes());
+            if let Some(due) = admitted.due {
+                return Routed::Schedule {
+                    event_id: admitted.envelope.event_id.to_string(),
+                    content: admitted.content,
+                    event_type: admitted.envelope.event_type.to_string(),
+                    due_ms: milliseconds(due),
+                    hops,
+                    event: event.map(|(_, bytes)| bytes).unwrap_or_default(),
+                };
+            }
             let target = targets
                 .iter()
                 .position(|t| **t == *admitted.stream)
@@ -37,8 +49,22 @@ pub fn decide(id: EntryId, fields: Fields, verdict: Verdict, targets: &mut Vec<S
     }
 }
 
+/// Who published an event, as far as that is known.
+pub(super) fn source(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Ok((admitted, _)) => admitted.published_by.clone(),
+        Err(rejection) => rejection.published_by.as_deref().map(str::to_owned),
+    }
+}
+
+/// A time in whole milliseconds since 1970, never before it.
+fn milliseconds(at: Timestamp) -> u64 {
+    let ms = (at.as_nanosecond() + 999_999).div_euclid(1_000_000);
+    ms.try_into().unwrap_or(0)
+}
+
 /// Whether it is refused for a reason that a newer configuration could remove.
-pub(super) fn might_pass_with_newer_config(verdict: &Verdict) -> bool {
+pub(super) fn might_pass_with_newer_config<T>(verdict: &Result<T, Rejection>) -> bool {
     verdict
         .as_ref()
         .is_err_and(|rejection| rejection.code.depends_on_config())
@@ -52,6 +78,7 @@ pub fn examine(fields: &Fields, config: &Config) -> Verdict {
         details: Vec::new(),
         event_id: None,
         event_type: None,
+        published_by: None,
     };
     let mut events = fields
         .0
@@ -68,4 +95,17 @@ pub fn examine(fields: &Fields, config: &Config) -> Verdict {
         .number(StreamField::HOPS)
         .map_or(0, |n| n.try_into().unwrap_or(u32::MAX));
     admit(event, hops, config).map(|admitted| (admitted, hops))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_within_a_millisecond_is_due_at_its_end() {
+        let ms = |text: &str| milliseconds(text.parse().unwrap());
+        assert_eq!(ms("1970-01-01T00:00:01.002Z"), 1_002);
+        assert_eq!(ms("1970-01-01T00:00:01.002000001Z"), 1_003);
+        assert_eq!(ms("1969-12-31T00:00:00Z"), 0);
+    }
 }

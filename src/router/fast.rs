@@ -86,12 +86,12 @@ impl Fast {
     }
 }
 
-/// Whether nothing about a batch asks for `route.lua`: it is one recent read, all of it is to be
+/// Whether nothing about a batch asks for `route.lua`: it is one recent read, not audited, all of it is to be
 /// appended, no event of it twice, and it is neither small nor too large for one exchange.
 fn is_ordinary(batch: &Decided) -> bool {
     // No lease of it can run out while it is routed.
     let recent = batch.read.is_some_and(|read| read.elapsed() < LEASE / 3);
-    if !recent || batch.entries.len() < WORTH_IT {
+    if !recent || batch.entries.len() < WORTH_IT || batch.sources.is_some() {
         return false;
     }
     let (mut bytes, mut known) = (0, HashSet::with_capacity(batch.entries.len()));
@@ -99,7 +99,7 @@ fn is_ordinary(batch: &Decided) -> bool {
         bytes += size(routed);
         let new = match routed {
             Routed::Append { event_id, .. } => known.insert(event_id.as_str()),
-            Routed::Dead(_) => false,
+            Routed::Schedule { .. } | Routed::Dead(_) => false,
         };
         new && bytes <= MAX_BYTES
     })

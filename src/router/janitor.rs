@@ -1,6 +1,6 @@
 //! The janitor: trims history that nobody needs any more and removes dead consumers.
 //!
-//! Redis: XTRIM on the domain streams and on `dead:*`, XGROUP DELCONSUMER.
+//! Redis: XTRIM on the domain streams, on `dead:*` and on `audit`, XGROUP DELCONSUMER.
 //! Guarantee: nothing that a group has yet to settle is trimmed, and no consumer that owns a
 //! delivery is deleted. Each step is one script, so several janitors do not disturb each other.
 
@@ -81,6 +81,10 @@ async fn clean(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreErr
             )
             .await,
         );
+    }
+    if let Some(audit) = routing.audit() {
+        let (key, oldest) = (keys.audit(), audit.retention.map(|r| since(now, r)));
+        go_on(&key, trim(link, &key, audit.maxlen, oldest, &[]).await);
     }
     for (stream, subscriber) in records.keys() {
         go_on(stream, drop_ghosts(link, keys, stream, subscriber).await);

@@ -1,10 +1,12 @@
 //! Layer 2: the router. It reads the inbox, decides about each event ([`crate::admission`]),
 //! and hands batches to one script that appends, deduplicates, refuses and removes in one step; the
-//! ordinary batch of a backlog goes to a transaction that does the same, once it was checked.
+//! ordinary batch of a backlog goes to a transaction that does the same, once it was checked. What
+//! is to be delivered later waits until the scheduler of any router moves it on.
 //!
-//! Redis: `inbox` (group `router`), the domain streams, `seen:*`, `dead:router`, `stats:router`.
-//! Guarantee: an accepted event is in the inbox, or in its domain stream, or in `dead:router`,
-//! or was a duplicate; several routers may run side by side.
+//! Redis: `inbox` (group `router`), the domain streams, `seen:*`, `dead:router`, `stats:router`,
+//! `scheduled` and `scheduled:events`, `audit`.
+//! Guarantee: an accepted event is in the inbox, or scheduled, or in its domain stream, or in
+//! `dead:router`, or was a duplicate or cancelled; several routers may run side by side.
 
 mod ahead;
 mod batch;
@@ -13,6 +15,7 @@ mod dedupe;
 mod fast;
 mod janitor;
 mod run;
+mod scheduler;
 mod sender;
 
 use std::time::Duration;

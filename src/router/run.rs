@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::LEASE;
 use super::ahead::ReadAhead;
 use super::batch::{Decided, Dispatch, ReadCount, bytes_of};
-use super::decide::{Verdict, decide, examine, might_pass_with_newer_config};
+use super::decide::{Verdict, decide, examine, might_pass_with_newer_config, source};
 use super::dedupe::Window;
 use super::janitor;
+use super::scheduler::Scheduler;
 use super::sender::Sender;
 use crate::failpoint::failpoint;
 use crate::fleet::{
@@ -71,9 +72,11 @@ struct Router {
     config: watch::Receiver<Arc<Config>>,
     /// The configuration whose groups exist: what this router routes by.
     active: Arc<Config>,
+    /// The same for the scheduler.
+    in_force: watch::Sender<Arc<Config>>,
     window: Window,
     next_window: Instant,
-    read_again: Box<dyn Fn() + Send + Sync>,
+    read_again: Arc<dyn Fn() + Send + Sync>,
     /// By which it is judged what dead routers left.
     server_clock: ServerClock,
     /// The newer generation for which the file was last read again, and when.
@@ -113,6 +116,9 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
     );
     ready();
 
+    let reread: Arc<dyn Fn() + Send + Sync> = reread.into();
+    let in_force = watch::Sender::new(active.clone());
+    let scheduler = Scheduler::new(&link, &keys, in_force.subscribe(), reread.clone());
     let upkeep = janitor::run(link.clone(), keys.clone(), config.clone());
     let alive = fleet::keep_alive(&link, &keys, &identity, &membership, config.clone());
     let dispatch = Dispatch {
@@ -131,6 +137,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         membership: membership.clone(),
         config,
         active,
+        in_force,
         window,
         next_window: Instant::now() + WINDOW_UPKEEP,
         read_again: reread,
@@ -142,6 +149,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         outcome = router.route_all() => outcome,
         lost = alive => Err(lost.into()),
         () = upkeep => Ok(()),
+        () = scheduler.run() => Ok(()),
     };
     if outcome.is_ok() {
         failpoint!("router.leaving");
@@ -288,6 +296,7 @@ impl Router {
                 self.membership.generation = membership.generation;
                 self.window = window;
                 self.active = new;
+                self.in_force.send_replace(self.active.clone());
                 Ok(())
             }
             Err(error) => {
@@ -388,6 +397,8 @@ impl Router {
                 }
             }
         }
+        let audited = self.active.routing.audit().is_some();
+        let sources = audited.then(|| verdicts.iter().map(source).collect());
         let mut targets = Vec::new();
         let decided = entries
             .into_iter()
@@ -404,6 +415,7 @@ impl Router {
             targets,
             read,
             window: self.window.clone(),
+            sources,
         };
         self.sender.hand_over(batch).await;
         Ok(())

@@ -35,6 +35,8 @@ pub(super) struct Model {
     pub(super) dead_retention: Option<Span>,
     /// What a single event may measure.
     pub(super) limits: Option<LimitsModel>,
+    /// Records what came to the door and what became of it, in the stream audit. Default: off.
+    pub(super) audit: Option<AuditModel>,
     /// The streams. Every event type belongs to exactly one.
     #[schemars(required)]
     pub(super) streams: Option<BTreeMap<String, StreamModel>>,
@@ -72,6 +74,21 @@ pub(super) struct LimitsModel {
     /// How deep the JSON of an event may nest. Default: 64.
     #[schemars(range(min = 4, max = 100), example = 64)]
     pub(super) depth: Option<u64>,
+}
+
+/// How much of the audit is kept: at least one of both.
+///
+/// While it is on, every event goes through the script that records it: routing a backlog is
+/// slower.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditModel {
+    /// How many records are kept.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64), example = 100_000)]
+    pub(super) maxlen: Option<u64>,
+    /// How long records are kept, at least 1s.
+    #[schemars(example = &"30d")]
+    pub(super) retention: Option<Span>,
 }
 
 /// A stream: the event types that it keeps, and for how long.

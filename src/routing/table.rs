@@ -20,6 +20,7 @@ pub struct Routing {
     dedupe_window: Duration,
     dead_retention: Duration,
     limits: Limits,
+    audit: Option<AuditSettings>,
     streams: Vec<StreamSettings>,
     subscribers: BTreeMap<Arc<str>, SubscriberSettings>,
     streams_of: HashMap<Arc<str>, Vec<Arc<str>>>,
@@ -33,6 +34,15 @@ pub struct Limits {
     pub event_bytes: usize,
     /// How deep its JSON may nest.
     pub depth: usize,
+}
+
+/// How much of the audit is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// How many records; all if absent.
+    pub maxlen: Option<u64>,
+    /// How long; for ever if absent.
+    pub retention: Option<Duration>,
 }
 
 /// A domain stream and how much history it keeps.
@@ -108,6 +118,11 @@ impl Routing {
     /// What a single event may measure.
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// How much of the audit is kept; nothing if there is to be none.
+    pub fn audit(&self) -> Option<AuditSettings> {
+        self.audit
     }
 
     /// The domain streams, in the order of the file.
@@ -207,6 +222,10 @@ impl Routing {
                 event_bytes: size(limits.and_then(|l| l.event_bytes), 1_048_576),
                 depth: size(limits.and_then(|l| l.depth), 64),
             },
+            audit: model.audit.as_ref().map(|audit| AuditSettings {
+                maxlen: audit.maxlen,
+                retention: audit.retention.map(|Span(span)| span),
+            }),
             streams,
             subscribers,
             streams_of,

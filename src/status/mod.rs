@@ -1,7 +1,7 @@
 //! What is going on: streams, groups, subscribers and the router, as one serialisable snapshot.
 //!
 //! Redis: reads `inbox`, the domain and redrive streams and their groups, `dead:…`, `stats:…`,
-//! `fleet` and `worker:…`; writes nothing. Lengths and positions are read in one transaction,
+//! `scheduled`, `fleet` and `worker:…`; writes nothing. Lengths and positions are read in one transaction,
 //! so that [`Snapshot::drained`] is true of one moment.
 
 mod read;
@@ -29,7 +29,7 @@ pub struct Snapshot {
     /// Number of the newest configuration that a process runs.
     pub generation: Option<u64>,
     /// Whether nothing is owed to anybody: the inbox is empty, no group waits, works or retries,
-    /// and none was lost. Dead letters do not count.
+    /// and none was lost. Dead letters do not count, nor do scheduled events.
     pub drained: bool,
     /// The door.
     pub router: RouterStatus,
@@ -56,6 +56,8 @@ pub struct RouterStatus {
     pub duplicates: u64,
     /// Letters in `dead:router`.
     pub dead: u64,
+    /// Events that are accepted and not due yet.
+    pub scheduled: u64,
     /// Names of the live routers.
     pub workers: Vec<String>,
 }
@@ -207,6 +209,7 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
             refused: read.counters[1],
             duplicates: read.counters[2],
             dead: read.dead_router,
+            scheduled: read.scheduled,
             workers: workers.remove(ROUTER).unwrap_or_default(),
         },
         streams: streams

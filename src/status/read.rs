@@ -58,6 +58,7 @@ pub(super) struct Read {
     pub(super) generation: Option<u64>,
     pub(super) counters: [u64; 3],
     pub(super) dead_router: u64,
+    pub(super) scheduled: u64,
     pub(super) streams: BTreeMap<String, Stream>,
     /// Dead and lost, in the order of the names.
     pub(super) subscribers: Vec<(u64, u64)>,
@@ -122,6 +123,7 @@ impl Names {
         p.cmd("HMGET").arg(keys.stats(ROUTER));
         p.arg("routed").arg("refused").arg("duplicates");
         p.cmd("XLEN").arg(keys.dead(ROUTER));
+        p.cmd("ZCARD").arg(keys.scheduled());
         for name in &self.streams {
             let key = keys.stream(name);
             p.cmd("XLEN").arg(&key);
@@ -143,6 +145,7 @@ impl Names {
         let (dataset, generation) = answers.take()?.unwrap_or_default();
         let counters: [Option<u64>; 3] = answers.take()?.unwrap_or_default();
         let dead_router = answers.number()?;
+        let scheduled = answers.number()?;
         let mut stream = || -> Result<Stream, RedisError> {
             Ok(Stream {
                 length: answers.number()?,
@@ -165,6 +168,7 @@ impl Names {
             generation,
             counters: counters.map(Option::unwrap_or_default),
             dead_router,
+            scheduled,
             streams,
             subscribers,
         })

@@ -64,6 +64,19 @@ impl Keys {
     pub fn fleet_dedupe(size_ms: u64) -> String {
         format!("dedupe:{size_ms}")
     }
+    /// Sorted set of the events that are to be delivered later: event ID, and when it is due (ms,
+    /// 1970; later if its stream could not take it then).
+    pub fn scheduled(&self) -> String {
+        self.key("scheduled")
+    }
+    /// Hash of the same events: event ID -> `<hops> <content hash> <JSON as sent>`.
+    pub fn scheduled_events(&self) -> String {
+        self.key("scheduled:events")
+    }
+    /// Stream of what came to the door and what became of it, if routing.yaml asks for it.
+    pub fn audit(&self) -> String {
+        self.key("audit")
+    }
     /// Hash: dataset ID, configuration generations, every group ever created.
     pub fn fleet(&self) -> String {
         self.key("fleet")
@@ -76,7 +89,8 @@ impl Keys {
     pub fn worker(&self, subscriber: &str, name: &str) -> String {
         self.key(format_args!("worker:{subscriber}:{name}"))
     }
-    /// Hash of counters that no stream can tell: `lost`; for the router `routed`, `refused`, `duplicates`.
+    /// Hash of counters that no stream can tell: `lost`; for the router `routed`, `refused`, `duplicates`,
+    /// `scheduled` (accepted to be delivered later; counted as routed when they are).
     pub fn stats(&self, subscriber: &str) -> String {
         self.key(format_args!("stats:{subscriber}"))
     }

@@ -160,6 +160,8 @@ pub(crate) enum GivenUp {
     Crashed,
     /// The entry is not an event.
     Undecodable,
+    /// The event's `expires_at` had passed before its handler was to start.
+    Expired,
 }
 
 impl GivenUp {
@@ -169,6 +171,7 @@ impl GivenUp {
             Self::Rejected => "rejected",
             Self::Crashed => "crashed",
             Self::Undecodable => "undecodable",
+            Self::Expired => "expired",
         }
     }
 }

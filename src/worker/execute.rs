@@ -90,6 +90,10 @@ pub(crate) async fn execute<H: Handler>(core: Arc<Core<H>>, slotted: Slotted) {
         Ok(event) => Arc::new(event),
         Err(error) => return core.give_up(delivery, GivenUp::Undecodable, &error).await,
     };
+    if event.has_expired() {
+        let error = "its expires_at passed before its handler was to start";
+        return core.give_up(delivery, GivenUp::Expired, error).await;
+    }
     let in_hand = InHand {
         delivery,
         event,

@@ -70,7 +70,7 @@ enum Done {
     Ended(Arc<Source>, End),
     /// Its first step was not its last.
     GoesOn(Box<(InHand, Stage)>),
-    /// It was not begun: it may be another's by now, or is not an event.
+    /// It was not begun: it may be another's by now, has expired, or is not an event.
     Doubtful(Box<Slotted>),
 }
 
@@ -256,7 +256,9 @@ impl<H: Handler> Core<H> {
     /// come after the next one's step, in which this thread may be kept.
     fn take_first_step(self: &Arc<Self>, lane: &Lane, slotted: Slotted, now: Instant) -> bool {
         let event = match slotted.delivery.read_event() {
-            Ok(event) if !self.is_doubtful(&slotted.delivery, now) => Arc::new(event),
+            Ok(event) if !event.has_expired() && !self.is_doubtful(&slotted.delivery, now) => {
+                Arc::new(event)
+            }
             _ => {
                 lane.state().done.push(Done::Doubtful(Box::new(slotted)));
                 return false;

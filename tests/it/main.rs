@@ -15,9 +15,11 @@ mod properties;
 #[allow(dead_code, reason = "other suites use the rest")]
 mod support;
 
+mod audit;
 mod crashes;
 mod curves;
 mod dev;
+mod expiry;
 mod hostile;
 mod ledger;
 mod mutants;
@@ -27,6 +29,7 @@ mod peers;
 mod readme;
 mod retries;
 mod routing;
+mod scheduled;
 mod scripts;
 mod shop;
 mod shop_pure;

@@ -38,13 +38,12 @@ fn what_is_refused_keeps_its_bytes_and_says_why() {
         ("unknown_type", with("event_type", json!("Nobody.Knows"))),
         ("unknown_version", with("version", json!("2"))),
         ("schema_violation", with("data", json!({"amount": -1}))),
+        ("expired", with("expires_at", json!("2020-01-01T00:00:00Z"))),
+        ("bad_envelope", with("expires_at", json!("soon"))),
+        ("bad_envelope", with("deliver_at", json!(1_900_000_000))),
         (
-            "unsupported",
-            with("expires_at", json!("2030-01-01T00:00:00Z")),
-        ),
-        (
-            "unsupported",
-            with("deliver_at", json!("2030-01-01T00:00:00Z")),
+            "bad_envelope",
+            with("deliver_at", json!("9000-01-01T00:00:00Z")),
         ),
     ];
     let mut connection = fleet.connection();

@@ -68,6 +68,17 @@ async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(),
             cx.publish("Test.Followed", &serde_json::json!({"parent": event.id()}))?;
             return Err(HandlerError::retry("after asking for a follow-up"));
         }
+        "schedule" => {
+            let at = jiff::Timestamp::now() + Duration::from_millis(data.ms);
+            let parent = serde_json::json!({"parent": event.id()});
+            let id = cx.publish_at("Test.Followed", &parent, at)?;
+            cx.set("scheduled", id.to_string())?;
+        }
+        "cancel" => cx.cancel_scheduled(data.text.parse()?)?,
+        "cancel and reject" => {
+            cx.cancel_scheduled(data.text.parse()?)?;
+            return Err(HandlerError::reject("after asking to cancel"));
+        }
         "loop" => cx.publish("Test.Looped", &serde_json::json!({"do": "loop"}))?,
         "give way" => {
             let stopping = cx.stopping();

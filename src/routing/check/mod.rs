@@ -206,6 +206,18 @@ impl<'a> Checker<'a> {
         }
         self.range(&["dedupe_window"], model.dedupe_window, SECOND, 30 * DAY);
         self.range(&["dead_retention"], model.dead_retention, SECOND, CENTURY);
+        if let Some(audit) = &model.audit {
+            self.range(&["audit", "retention"], audit.retention, SECOND, CENTURY);
+            let broken = |path: &Vec<String>| path.first().is_some_and(|first| first == "audit");
+            let unlimited = audit.maxlen.is_none() && audit.retention.is_none();
+            if unlimited && !self.input.broken.iter().any(broken) {
+                self.error(
+                    &["audit"],
+                    "`audit` has no limit: it would grow for ever",
+                    "say how much is kept: `audit: { maxlen: 100000 }`",
+                );
+            }
+        }
     }
 
     /// The streams in file order, and whether all their patterns could be read.

@@ -61,7 +61,7 @@ end
 
 local TYPES = {
   SET = 'string', INCRBY = 'string', HSET = 'hash', HINCRBY = 'hash', HDEL = 'hash',
-  SADD = 'set', SREM = 'set', ZADD = 'zset', ZINCRBY = 'zset', XADD = 'stream', NEWER = 'hash',
+  SADD = 'set', SREM = 'set', ZADD = 'zset', ZREM = 'zset', ZINCRBY = 'zset', XADD = 'stream', NEWER = 'hash',
 }
 
 -- Notes in `after` what an effect leaves for the increments behind it; and whether it can be done.

@@ -114,6 +114,24 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- What the audit keeps of an event; what is not known or does not apply ('' or nil) is left out.
+local function record(audit, at, id, type, source, outcome, stream)
+  local fields = {}
+  for _, field in ipairs({{'id', id}, {'type', type}, {'source', source}, {'at', at}, {'outcome', outcome}, {'stream', stream}}) do
+    if field[2] and field[2] ~= '' then
+      fields[#fields + 1] = field[1]
+      fields[#fields + 1] = field[2]
+    end
+  end
+  redis.call('XADD', audit, '*', unpack(fields))
+end
+-- The same of a refused event, whose letter is ARGV[from] to ARGV[to].
+local function record_refusal(audit, at, source, from, to, dead)
+  local letter = {}
+  for i = math.min(to - 1, from + 30), from, -2 do letter[ARGV[i]] = ARGV[i + 1] end -- the first of a name; ours come first
+  record(audit, at, letter.id, letter.type, source, 'refused:' .. (letter.reason or ''), dead)
+end
+
 -- Lua gives up at about 8000 values on its stack: variadic commands go in slices, and what
 -- cannot be cut (the fields of one entry) is refused before anything was written.
 local MOST_VALUES = 7000

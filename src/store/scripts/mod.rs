@@ -12,12 +12,14 @@
 //! | route | move a batch of the inbox on; redrive a letter |
 //! | transact | the same for an ordinary batch: a script checks, a transaction writes |
 //! | groups | dataset, groups, live workers |
+//! | scheduled | events that are to be delivered later: find, move, refuse, cancel |
 //! | trim | cut history |
 
 mod call;
 mod claim;
 mod groups;
 mod route;
+mod scheduled;
 mod settle;
 pub mod transact;
 mod trim;
@@ -33,7 +35,11 @@ pub use groups::{
     Announce, Ensure, GroupState, Membership, Retired, ensure_group, join_fleet, register_worker,
     retire_group,
 };
-pub use route::{RouteBatch, RouteCounts, Routed, redrive, route};
+pub use route::{Audit, RouteBatch, RouteCounts, Routed, redrive, route};
+pub use scheduled::{
+    Deliver, Due, DueEvents, RefuseDue, ScheduledKeys, cancel_scheduled, deliver, due_events,
+    list_scheduled, refuse_due,
+};
 pub use settle::{AckCounts, Asked, CommitRequest, Committed, Parked, Settled};
 pub use trim::{Trimmed, trim};
 pub use write::{Written, write};
@@ -67,6 +73,10 @@ scripts! {
     ENSURE_GROUP = " flags=allow-oom", "../lua/ensure_group.lua";
     RETIRE_GROUP = " flags=allow-oom", "../lua/retire_group.lua";
     REDRIVE = "", "../lua/redrive.lua";
+    DUE = "", "../lua/due.lua";
+    DELIVER = "", "../lua/deliver.lua";
+    REFUSE_DUE = "", "../lua/refuse_due.lua";
+    CANCEL_SCHEDULED = " flags=allow-oom", "../lua/cancel_scheduled.lua";
 }
 
 /// A delivery as the fence knows it: which entry, under which delivery count.

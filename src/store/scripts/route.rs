@@ -29,8 +29,79 @@ pub enum Routed {
         /// The bytes as received.
         event: Vec<u8>,
     },
+    /// Keep it until it is due, unless it is a duplicate.
+    Schedule {
+        /// Event ID, the key of deduplication.
+        event_id: String,
+        /// Content hash, to tell a duplicate from a conflict.
+        content: String,
+        /// Event type.
+        event_type: String,
+        /// When it is due, milliseconds since 1970.
+        due_ms: u64,
+        /// Length of the chain of follow-ups.
+        hops: u32,
+        /// The bytes as received.
+        event: Vec<u8>,
+    },
     /// Refuse it: the fields of the dead letter.
     Dead(Fields),
+}
+
+/// Where an entry goes, and what is written there besides the event: what many entries have in
+/// common, which is sent once, because a script pays for each argument.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Way<'a> {
+    Append {
+        target: usize,
+        event_type: &'a str,
+        to: &'a str,
+        hops: u32,
+    },
+    Schedule {
+        event_type: &'a str,
+        due_ms: u64,
+        hops: u32,
+    },
+}
+
+impl Routed {
+    fn way(&self) -> Option<Way<'_>> {
+        match self {
+            Self::Append {
+                target,
+                event_type,
+                to,
+                hops,
+                ..
+            } => Some(Way::Append {
+                target: *target,
+                event_type,
+                to,
+                hops: *hops,
+            }),
+            Self::Schedule {
+                event_type,
+                due_ms,
+                hops,
+                ..
+            } => Some(Way::Schedule {
+                event_type,
+                due_ms: *due_ms,
+                hops: *hops,
+            }),
+            Self::Dead(_) => None,
+        }
+    }
+}
+
+/// Where a batch is recorded, if it is audited.
+#[derive(Clone, Copy, Debug)]
+pub struct Audit<'a> {
+    /// Key of the stream.
+    pub stream: &'a str,
+    /// Who published each entry, in their order, where that is known.
+    pub sources: &'a [Option<String>],
 }
 
 /// Counts of one routed batch.
@@ -46,6 +117,8 @@ pub struct RouteCounts {
     pub refused: u64,
     /// No longer ours: another router has them.
     pub fenced: u64,
+    /// Kept until they are due.
+    pub scheduled: u64,
 }
 
 impl std::ops::AddAssign for RouteCounts {
@@ -55,6 +128,7 @@ impl std::ops::AddAssign for RouteCounts {
         self.conflicts += other.conflicts;
         self.refused += other.refused;
         self.fenced += other.fenced;
+        self.scheduled += other.scheduled;
     }
 }
 
@@ -70,12 +144,16 @@ pub struct RouteBatch<'a> {
     pub seen_ttl_ms: u64,
     /// Keys of the domain streams that `Routed::Append::target` points into.
     pub targets: &'a [String],
+    /// Keys of the scheduled events: when each is due, and what it is.
+    pub scheduled: [&'a str; 2],
     /// Now, for the letters that the script writes.
     pub now: &'a str,
     /// The entries, in the order of their IDs.
     pub entries: &'a [(Fence, Routed)],
     /// Whether they are all that a read brought, so that the inbox has nothing else between them.
     pub contiguous: bool,
+    /// Where it is recorded; such a batch is none for a transaction.
+    pub audit: Option<Audit<'a>>,
 }
 
 /// In KEYS of `route.lua`: inbox, dead letters, counters and attempts come first.
@@ -89,24 +167,14 @@ pub async fn route<'a>(
     if batch.entries.is_empty() {
         return Ok(RouteCounts::default());
     }
-    // What many entries have in common is sent once: a script pays for each argument.
-    let mut routes: Vec<(usize, &str, &str, u32)> = Vec::new();
+    let mut ways: Vec<Way<'_>> = Vec::new();
     let mut known = HashMap::new();
-    let mut number_of = |routed: &'a Routed| match routed {
-        Routed::Append {
-            target,
-            event_type,
-            to,
-            hops,
-            ..
-        } => {
-            let route = (*target, event_type.as_str(), &**to, *hops);
-            *known.entry(route).or_insert_with(|| {
-                routes.push(route);
-                routes.len()
-            })
-        }
-        Routed::Dead(_) => 0,
+    let mut number_of = |routed: &'a Routed| match routed.way() {
+        Some(way) => *known.entry(way).or_insert_with(|| {
+            ways.push(way);
+            ways.len()
+        }),
+        None => 0,
     };
     let entries = batch.entries.iter();
     let numbers: Vec<usize> = entries.map(|(_, routed)| number_of(routed)).collect();
@@ -116,11 +184,18 @@ pub async fn route<'a>(
         .key(&batch.inbox.attempts)
         .key(batch.seen)
         .key(batch.targets);
+    let later = ways.iter().any(|way| matches!(way, Way::Schedule { .. }));
+    if later {
+        call.key(&batch.scheduled[..]);
+    }
+    if let Some(audit) = batch.audit {
+        call.key(audit.stream);
+    }
     let bytes = batch.entries.iter().map(|(_, routed)| match routed {
-        Routed::Append { event, .. } => event.len() + 100,
+        Routed::Append { event, .. } | Routed::Schedule { event, .. } => event.len() + 100,
         Routed::Dead(letter) => letter.0.iter().map(|(n, v)| n.len() + v.len()).sum(),
     });
-    call.reserve(7 + 6 * batch.entries.len(), bytes.sum());
+    call.reserve(10 + 7 * batch.entries.len(), bytes.sum());
     call.arg(&batch.inbox.group)
         .arg(&batch.inbox.consumer)
         .arg(batch.seen.len())
@@ -128,15 +203,40 @@ pub async fn route<'a>(
         .arg(batch.now)
         .arg(flag(batch.contiguous))
         .arg(flag(numbers.contains(&0)))
-        .arg(routes.len());
-    for (target, event_type, to, hops) in routes {
-        let key = FIRST_SEEN_KEY + batch.seen.len() + target;
-        call.arg(key).arg(event_type).arg(to).arg(hops);
+        .arg(batch.targets.len())
+        .arg(ways.len());
+    for way in ways {
+        match way {
+            Way::Append {
+                target,
+                event_type,
+                to,
+                hops,
+            } => {
+                let key = FIRST_SEEN_KEY + batch.seen.len() + target;
+                call.arg(key).arg(event_type).arg(to).arg(hops);
+            }
+            Way::Schedule {
+                event_type,
+                due_ms,
+                hops,
+            } => {
+                call.arg(0).arg(event_type).arg(due_ms).arg(hops);
+            }
+        }
     }
+    call.arg(flag(batch.audit.is_some()));
+    let mut sources = batch.audit.map(|audit| audit.sources.iter());
     for ((fence, routed), number) in batch.entries.iter().zip(numbers) {
         call.arg(fence.id).arg(fence.count).arg(number);
         match routed {
             Routed::Append {
+                event_id,
+                content,
+                event,
+                ..
+            }
+            | Routed::Schedule {
                 event_id,
                 content,
                 event,
@@ -149,14 +249,20 @@ pub async fn route<'a>(
                 push_fields(&mut call, letter);
             }
         }
+        if let Some(sources) = &mut sources {
+            let source = sources.next().and_then(Option::as_deref);
+            call.arg(source.unwrap_or_default());
+        }
     }
-    let (routed, duplicates, conflicts, refused, fenced) = call.invoke_async(connection).await?;
+    let (routed, duplicates, conflicts, refused, fenced, scheduled) =
+        call.invoke_async(connection).await?;
     Ok(RouteCounts {
         routed,
         duplicates,
         conflicts,
         refused,
         fenced,
+        scheduled,
     })
 }
 

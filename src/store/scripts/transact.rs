@@ -104,7 +104,9 @@ impl Transactions {
     /// Redis could not be asked: this connection must be dropped.
     pub async fn open(&mut self, batch: &RouteBatch<'_>) -> Result<Opened, RedisError> {
         let Some(commands) = opening(batch) else {
-            return Ok(Opened::Doubtful("it is empty, or has refusals".into()));
+            return Ok(Opened::Doubtful(
+                "it is empty, is audited, or not all of it is to be appended".into(),
+            ));
         };
         let opened = send(self.connection.clone(), commands, 3).await;
         // The question is on its way while the writes are prepared.
@@ -147,6 +149,9 @@ async fn discard(connection: &mut MultiplexedConnection) -> Result<(), RedisErro
 }
 
 fn opening(batch: &RouteBatch<'_>) -> Option<Pipeline> {
+    if batch.audit.is_some() {
+        return None;
+    }
     let (first, last) = (batch.entries.first()?.0.id, batch.entries.last()?.0.id);
     let mut watch = redis::cmd("WATCH");
     watch.arg(&batch.inbox.attempts);
@@ -160,7 +165,7 @@ fn opening(batch: &RouteBatch<'_>) -> Option<Pipeline> {
     check.arg(first).arg(last);
     for (_, routed) in batch.entries {
         let Routed::Append { event_id, .. } = routed else {
-            return None;
+            return None; // refused, or to be delivered later
         };
         check.arg(event_id);
     }

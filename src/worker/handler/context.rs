@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::effects::{EffectError, Effects, quoted};
 use crate::admission;
@@ -303,20 +304,58 @@ impl Context {
     /// id is derived from this event, so that it is the same in every run; correlation and
     /// causation are carried on; event time is now.
     pub fn publish(&mut self, event_type: &str, data: &impl Serialize) -> Result<(), EffectError> {
+        self.follow_up(event_type, data, None).map(drop)
+    }
+
+    /// The same for an event that is not to be delivered before `at`, such as a deadline: it waits
+    /// in `scheduled` (a time that has passed: it does not wait). Answers its id, the same in every
+    /// run, to [`cancel_scheduled`](Self::cancel_scheduled) it by.
+    pub fn publish_at(
+        &mut self,
+        event_type: &str,
+        data: &impl Serialize,
+        at: Timestamp,
+    ) -> Result<Uuid, EffectError> {
+        self.follow_up(event_type, data, Some(at))
+    }
+
+    /// Cancels a scheduled event, whoever published it. It does nothing if the event was delivered
+    /// by then, or was not yet accepted by the router; so whoever handles a deadline must find it
+    /// harmless when it arrives all the same: look whether it still matters.
+    pub fn cancel_scheduled(&mut self, id: Uuid) -> Result<(), EffectError> {
+        let keys = &self.env.keys;
+        let (due_times, events) = (keys.scheduled(), keys.scheduled_events());
+        let id = id.to_string().into_bytes();
+        self.effects
+            .effect("ZREM", &due_times, Some("zset"), vec![id.clone()])?;
+        self.effects.effect("HDEL", &events, Some("hash"), vec![id])
+    }
+
+    fn follow_up(
+        &mut self,
+        event_type: &str,
+        data: &impl Serialize,
+        at: Option<Timestamp>,
+    ) -> Result<Uuid, EffectError> {
         let refused = |reason: String| EffectError::FollowUp {
             event_type: quoted(event_type),
             reason,
         };
         let name = EventType::parse(event_type).map_err(|e| refused(e.to_string()))?;
         let index = self.effects.follow_up_count();
-        let json = self
+        let unwritable = |e: serde_json::Error| EffectError::Json(e.to_string());
+        let mut event = self
             .event
             .follow_up(&self.env.subscriber, index, &name, data)
-            .and_then(|event| serde_json::to_vec(&event))
-            .map_err(|e| EffectError::Json(e.to_string()))?;
+            .map_err(unwritable)?;
+        if let Some(at) = at {
+            event = event.with_deliver_at(at);
+        }
+        let json = serde_json::to_vec(&event).map_err(unwritable)?;
         // A chain that is too long is the router's to refuse: there it leaves a trace.
         admission::admit(&json, 0, &self.config).map_err(|e| refused(e.to_string()))?;
-        self.effects.follow_up(json)
+        self.effects.follow_up(json)?;
+        Ok(event.id())
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use rustix::process::{Resource, Rlimit};
+use serde_json::json;
 
 use crate::harness::load::{Load, event, mixed, promise};
 use crate::harness::run::{ROUTER, Report, Run};
@@ -310,6 +312,22 @@ fn backlog(run: &Run) {
     run.publish(&events.collect::<Vec<_>>());
 }
 
+/// Events of which each is due at another time, soon.
+fn soon(run: &Run) {
+    let load = Load {
+        plan: |_| Plan::Succeed,
+        ..Load::of(20, 1)
+    };
+    let events = (0..load.events).map(|n| {
+        let (mut event, plan) = event(load, n);
+        let due = Timestamp::now() + SignedDuration::from_millis(300 + 50 * n as i64);
+        event["deliver_at"] = json!(due);
+        let promise = promise(&event, plan);
+        (event, promise)
+    });
+    run.publish(&events.collect::<Vec<_>>());
+}
+
 fn abort_at_each_step(full: bool) -> Result<Report, CannotInject> {
     let mut run = Run::new(full);
     run.may_die("crashed");
@@ -349,6 +367,9 @@ fn abort_at_each_step(full: bool) -> Result<Report, CannotInject> {
                     }
                     // Only a backlog is written by a transaction.
                     "router.checked" if run.crew.said(point, " started") > 0 => backlog(run),
+                    "router.due" | "router.delivered" if run.crew.said(point, " started") > 0 => {
+                        soon(run);
+                    }
                     // What another leaves behind is what it must come by.
                     "worker.marked" => run.crew.kill("b"),
                     _ => {}

@@ -54,6 +54,7 @@ fn letters(entry: &Entry) {
         details: Vec::new(),
         event_id: None,
         event_type: None,
+        published_by: None,
     };
     let refused = Letter::refused(entry.id, entry.fields.clone(), &rejection);
     assert!(refused.extra.0.len() <= MAX_EXTRA);

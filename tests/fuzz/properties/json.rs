@@ -182,6 +182,8 @@ fn same_hash(data: &Node<'_>) {
         event_id: Default::default(),
         event_type: EventType::parse("Test.Happened").unwrap(),
         version: 7,
+        deliver_at: None,
+        expires_at: None,
     };
     let mut hash = Xxh3::new();
     hash.update(b"Test.Happened");

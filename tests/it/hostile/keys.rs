@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use redis::Commands;
 use serde_json::{Value, json};
 
-use crate::support::fleet::{Process, id};
+use crate::scheduled::later;
+use crate::support::fleet::{Process, ROUTING, id};
 use crate::support::{Fleet, event, eventually};
 
 /// Far more than a fleet that waits asks of Redis in a second, far less than one that spins.
@@ -149,6 +150,24 @@ fn the_ids_that_were_seen() {
     let keys: Vec<String> = case.fleet.cli("KEYS seen:*");
     let key = keys.iter().max().unwrap().clone();
     case.survives(&key, &[good(), good()], None);
+}
+
+/// Whether it is the one that tells when, or the one that tells what.
+#[test]
+fn the_scheduled_events() {
+    for key in ["scheduled", "scheduled:events"] {
+        let soon = later(good(), 300);
+        Case::new().survives(key, &[good(), soon, good()], None);
+    }
+}
+
+#[test]
+fn the_audit() {
+    let case = Case::new();
+    let audited = ROUTING.replace("version: 1", "version: 1\naudit: { maxlen: 9 }");
+    case.fleet.configure(&audited);
+    case.router.wait_for_log("is in force");
+    case.survives("audit", &[good(), good()], None);
 }
 
 #[test]

@@ -7,4 +7,5 @@ mod group;
 mod outside;
 mod publish;
 mod redrive;
+mod scheduled;
 mod status;

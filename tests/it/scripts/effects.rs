@@ -38,6 +38,7 @@ async fn each_effect_does_what_its_name_says() {
         ("SADD a b", &["SREM b", "SREM c"], "a"),
         ("ZADD 1 a", &["ZADD 2.5 a"], "a=2.5"),
         ("ZADD 1 a", &["ZINCRBY 0.5 a"], "a=1.5"),
+        ("ZADD 1 a 2 b", &["ZREM a", "ZREM c"], "b=2"),
         ("XADD 1-0 f v", &["XADD 2-0 f w"], "1-0 f=v, 2-0 f=w"),
         ("SADD a", &["DEL"], ""),
         ("", &["DEL"], ""),

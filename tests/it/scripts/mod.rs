@@ -7,6 +7,7 @@ mod letters;
 mod reclaim;
 mod rights;
 mod route;
+mod scheduled;
 mod settle;
 mod transact;
 mod trim;

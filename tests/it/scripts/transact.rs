@@ -4,7 +4,7 @@
 use streamfleet::store::transact::{Opened, Ready, Transactions};
 use streamfleet::store::{RouteBatch, Routed, Scope};
 
-use super::route::{SEEN, TARGETS, append, counts_of_routed, follow_up};
+use super::route::{SCHEDULED, SEEN, TARGETS, append, counts_of_routed, follow_up, later};
 use super::*;
 
 const ATTEMPTS: &str = "attempts:inbox:router";
@@ -39,9 +39,11 @@ impl Bench {
             seen: &seen,
             seen_ttl_ms: 60_000,
             targets: &targets,
+            scheduled: SCHEDULED,
             now: "2026-01-01T00:00:00Z",
             entries,
             contiguous: true,
+            audit: None,
         };
         transactions.open(&batch).await
     }
@@ -144,7 +146,14 @@ async fn each_doubt_leaves_a_batch_to_the_script() {
             "older ones are owed",
             vec![(fence(2, 1), append("e2", "c"))],
         ),
-        ("refusals", vec![(fence(1, 1), Routed::Dead(fields(&[])))]),
+        (
+            "not all of it is to be appended",
+            vec![(fence(1, 1), Routed::Dead(fields(&[])))],
+        ),
+        (
+            "not all of it is to be appended",
+            vec![(fence(1, 1), append("e1", "c")), (fence(2, 1), later("e2"))],
+        ),
         ("empty", vec![]),
     ] {
         let answer = Bench::inbox(3).await.doubt(&batch).await;

@@ -130,9 +130,11 @@ fn batch<'a>(
         seen,
         seen_ttl_ms: 600_000,
         targets,
+        scheduled: ["scheduled", "scheduled:events"],
         now: "2026-01-01T00:00:00Z",
         entries,
         contiguous: false,
+        audit: None,
     }
 }
 
