@@ -79,6 +79,7 @@
 //! | `<subscriber>:…` | any | effects of its handlers |
 //! | `es:<Entity>:<id>` | stream | the history of an entity; entry IDs are versions |
 //! | `snapshot:<Entity>:<id>` | hash | an aggregate's state at a version of its history |
+//! | `sagas:<Entity>` | hash | where each saga stands that is not over |
 //! | `command:<id>` | string, TTL | a command that was carried out |
 //!
 //! # A worker
@@ -120,7 +121,7 @@
 //! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], `failpoint`, `text` | no |
 //! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
 //! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
-//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`scheduled`], [`audit`], [`publisher`], [`commands`], [`status`] | through 1b |
+//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`scheduled`], [`audit`], [`publisher`], [`commands`], [`entities`], [`status`] | through 1b |
 //! | 3, processes | [`process`], [`operator`] | through 2 |
 //! | binaries | `src/bin`, `workers/` | no |
 
@@ -128,6 +129,7 @@ pub mod admission;
 pub mod audit;
 pub mod commands;
 pub mod dead;
+pub mod entities;
 pub mod error;
 pub mod event;
 pub mod event_type;
@@ -161,6 +163,7 @@ pub use error::HandlerError;
 pub use event::Event;
 pub use worker::{
     Aggregate, Context, Decide, EffectError, Handler, History, NewEvent, StoredEvent, Versioned,
+    saga,
 };
 
 /// Compiles the examples of the README.

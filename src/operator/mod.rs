@@ -8,6 +8,7 @@ mod check;
 mod child;
 mod dead;
 mod dev;
+mod entity;
 mod filter;
 mod group;
 mod ndjson;
@@ -48,6 +49,8 @@ enum Command {
     Audit(audit::Args),
     Scheduled(scheduled::Args),
     Group(group::Args),
+    Entity(entity::Args),
+    Saga(entity::SagaArgs),
     Dev(dev::Args),
     Bench(Box<bench::Args>),
     #[command(hide = true)]
@@ -123,6 +126,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Audit(args) => runtime.block_on(audit::run(args)),
         Command::Scheduled(args) => runtime.block_on(scheduled::run(args)),
         Command::Group(args) => runtime.block_on(group::run(args)),
+        Command::Entity(args) => runtime.block_on(entity::run(args)),
+        Command::Saga(args) => runtime.block_on(entity::run_saga(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
         Command::Bench(args) => runtime.block_on(bench::run(*args)),
         Command::Child(args) => child::become_child(&args),

@@ -106,6 +106,10 @@ impl Keys {
     pub fn snapshot(&self, entity: &str, id: &str) -> String {
         self.key(format_args!("snapshot:{entity}:{id}"))
     }
+    /// Hash of the sagas of one kind that are not over: id -> where it stands.
+    pub fn sagas(&self, entity: &str) -> String {
+        self.key(format_args!("sagas:{entity}"))
+    }
     /// String with TTL: a command that was carried out.
     pub fn command(&self, id: Uuid) -> String {
         self.key(format_args!("command:{id}"))

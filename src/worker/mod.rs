@@ -31,6 +31,7 @@ pub use delivery::{Attempt, AttemptLog};
 pub(crate) use handler::Environment;
 pub use handler::{
     Aggregate, Context, Decide, EffectError, Handler, History, NewEvent, StoredEvent, Versioned,
+    saga,
 };
 pub use run::{WorkerError, WorkerOptions, run};
 

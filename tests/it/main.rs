@@ -24,6 +24,7 @@ mod hostile;
 mod ledger;
 mod mutants;
 mod operator;
+mod order_flow;
 mod outages;
 mod peers;
 mod readme;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares what a shop holds with what it must hold after importing a retail file.
 
-    compare.py [--stock N] [--any-order] [--outbox FOLDER] --socket SOCKET FILE
+    compare.py [--stock N] [--any-order] [--outbox FOLDER] [--gateway URL] --socket SOCKET FILE
 
 Run it once nothing is owed any more. It computes what must be (`expected.py`), reads Redis with
 redis-cli, prints a table, and exits with 0 only if everything is equal, to the cent; otherwise it
@@ -9,8 +9,11 @@ names what differs.
 
 `--any-order` is for a stock that orders compete for, handled by several at a time: which orders
 come too late may then differ from the order of the file. Compared is what must hold all the same:
-each accepted order is answered once, and received + returned - reserved = available >= 0 for each
-SKU, with exactly the units of the orders that were answered with yes.
+each accepted order is answered once, and received + returned - reserved + released = available >= 0
+for each SKU, with exactly the units of the orders that were answered with yes.
+
+`--gateway` is for the whole shop, with order-service and payment-service: an order is confirmed if it
+has its stock and its payment, else cancelled, and the gateway has kept what the confirmed ones cost.
 """
 
 import argparse
@@ -18,7 +21,9 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 from collections import Counter, defaultdict
+from decimal import Decimal
 from pathlib import Path
 
 # Nothing is written beside the sources.
@@ -26,7 +31,10 @@ sys.dont_write_bytecode = True
 import expected
 
 # What inventory answers happens when it answers: no day of the file.
-ANSWERS = ("events:Inventory.Stock.Reserved", "events:Inventory.Stock.Rejected", "rejected:")
+ANSWERS = (
+    "events:Inventory.Stock.Re", "events:Payment.", "events:Order.Paid", "events:Order.Confirmed",
+    "events:Order.Cancelled", "rejected:",
+)
 BATCH = 1000
 
 
@@ -121,17 +129,17 @@ def money(cents):
     return f"{cents // 100}.{cents % 100:02}"
 
 
-def compare(redis, must, any_order, outbox):
+def compare(redis, must, any_order, outbox, gateway):
     """Everything, one after the other."""
     seen = Comparison()
-    stats = redis.one("HGETALL", "stats:router")
-    events = redis.entries("order-events")
-    events = [json.loads(entry["event"]) for entry in events]
+    events = [loads(entry["event"]) for entry in redis.entries("order-events")]
+    imported = [event for stream in ("user-events", "product-events") for event in redis.entries(stream)]
+    imported += [event for event in events if "causation_id" not in event]
     letters = redis.entries("dead:router")
 
     answers = [event for event in events if event["event_type"] in ANSWER_TYPES]
     refused = sum(len(names) for names in must["refused"].values())
-    accepted = int(stats.get("routed", 0)) - len(answers)
+    accepted = len(imported)
     seen.same("published", must["published_total"], accepted + len(letters))
     seen.same("accepted", must["published_total"] - refused, accepted)
     seen.same("refused", refused, len(letters))
@@ -146,17 +154,19 @@ def compare(redis, must, any_order, outbox):
     statistics(redis, must, seen)
     orders = {e["data"]["order_id"]: e["data"] for e in events if e["event_type"] == "Order.Created"}
     answered(must, orders, answers, any_order, seen)
-    stock(redis, must, orders, answers, any_order, seen)
+    undone = cancelled(redis, must, orders, events, any_order, gateway, seen) if gateway else set()
+    stock(redis, must, orders, answers, undone, any_order, seen)
     if outbox:
-        mails(redis, orders_events(events), outbox, seen)
+        mails(redis, events, outbox, seen)
     return seen
 
 
+def loads(text):
+    """JSON with exact amounts."""
+    return json.loads(text, parse_float=Decimal)
+
+
 ANSWER_TYPES = ("Inventory.Stock.Reserved", "Inventory.Stock.Rejected")
-
-
-def orders_events(events):
-    return [event["event_id"] for event in events if event["event_type"] == "Order.Created"]
 
 
 def named(letters, must):
@@ -177,7 +187,10 @@ def statistics(redis, must, seen):
     day = r"analytics-service:day:(\d{4}-\d\d-\d\d)"
     days = {}
     for name, found in redis.hashes("analytics-service:day:*", day).items():
-        found = {field: n for field, n in found.items() if not field.startswith(ANSWERS)}
+        found = {
+            field: n for field, n in found.items()
+            if field == "events:Inventory.Stock.Received" or not field.startswith(ANSWERS)
+        }
         users = redis.one("SCARD", f"analytics-service:day:{name}:users")
         if found or users:
             days[name] = found | ({"users": users} if users else {})
@@ -223,12 +236,34 @@ def answered(must, orders, answers, any_order, seen):
             seen.differences.append(f"rejected, {reason}: {rejected[reason]}, expected {names}")
 
 
-def stock(redis, must, orders, answers, any_order, seen):
+def cancelled(redis, must, orders, events, any_order, gateway, seen):
+    """How each order ended, and what the gateway kept; answers which gave their stock back."""
+    told = defaultdict(set)
+    for event in events:
+        told[event["event_type"]].add(event["data"].get("order_id"))
+    both = told["Inventory.Stock.Reserved"] & told["Payment.Order.Paid"]
+    answers = redis.ask([("HGET", f"order-service:order:{order}", "status") for order in orders])
+    wanted = {order: "confirmed" if order in both else "cancelled" for order in orders}
+    seen.alike("orders confirmed or cancelled", wanted, dict(zip(orders, answers)))
+    # An amount that is no whole number of cents can be counted by nobody, and charged by nobody.
+    odd = sorted(must["uncounted"].get("Order.Created", []))
+    seen.same("orders that cannot be charged", len(odd), redis.one("XLEN", "dead:payment-service"))
+    with urllib.request.urlopen(gateway + "/ledger", timeout=10) as answer:
+        net = Decimal(json.load(answer)["net"])
+    kept = sum((orders[order]["total_amount"] for order in both), Decimal(0))
+    seen.same("charged and kept", f"{kept:.2f}", f"{net:.2f}")
+    if not any_order and not any(must["rejected"].values()):
+        seen.same("the same by the file", money(must["totals"]["revenue_cents"]), f"{net:.2f}")
+    seen.same("flows that are not over", 0, redis.one("HLEN", "sagas:Order"))
+    return told["Inventory.Stock.Reserved"] - both
+
+
+def stock(redis, must, orders, answers, undone, any_order, seen):
     """What inventory-service holds."""
     found = redis.hashes("inventory-service:sku:*", r"inventory-service:sku:(\d+)")
-    fields = ("received", "returned", "reserved", "available")
+    fields = ("received", "returned", "reserved", "released", "available")
     found = {int(sku): {f: counts.get(f, 0) for f in fields} for sku, counts in found.items()}
-    wanted = {sku: {f: counts[f] for f in fields} for sku, counts in must["stock"].items()}
+    wanted = {sku: {f: counts.get(f, 0) for f in fields} for sku, counts in must["stock"].items()}
     if any_order:
         # What the orders that were answered with yes add up to, by their own lines.
         reserved = Counter()
@@ -239,6 +274,10 @@ def stock(redis, must, orders, answers, any_order, seen):
         for sku, counts in wanted.items():
             counts["reserved"] = reserved[sku]
             counts["available"] = counts["received"] + counts["returned"] - reserved[sku]
+    for order in undone:
+        for item in orders[order]["items"]:
+            wanted[item["sku_id"]]["released"] += item["quantity"]
+            wanted[item["sku_id"]]["available"] += item["quantity"]
     for field in fields:
         total = [sum(counts[field] for counts in side.values()) for side in (wanted, found)]
         seen.same(f"stock {field}, units", *total)
@@ -247,10 +286,12 @@ def stock(redis, must, orders, answers, any_order, seen):
     seen.same("SKUs below zero", 0, len(below))
 
 
-def mails(redis, orders, outbox, seen):
-    """One file per accepted user and order, and nothing besides."""
-    users = [json.loads(entry["event"])["event_id"] for entry in redis.entries("user-events")]
-    wanted = {f"{event_id}.eml": "a mail" for event_id in users + orders}
+def mails(redis, events, outbox, seen):
+    """One file per event that is written about, and nothing besides."""
+    events = [*events, *(json.loads(entry["event"]) for entry in redis.entries("user-events"))]
+    written = ("User.Created", "Order.Created", "Order.Confirmed", "Order.Cancelled")
+    about = [event["event_id"] for event in events if event["event_type"] in written]
+    wanted = {f"{event_id}.eml": "a mail" for event_id in about}
     found = {path.name: "a mail" for path in Path(outbox).iterdir()}
     seen.alike("mails", wanted, found)
 
@@ -261,10 +302,11 @@ def main():
     parser.add_argument("--stock", type=int, default=expected.STOCK, help="units first received per SKU")
     parser.add_argument("--any-order", action="store_true", help="several handle orders at a time")
     parser.add_argument("--outbox", help="folder of the mails")
+    parser.add_argument("--gateway", help="address of the payment gateway: compare the whole shop")
     parser.add_argument("--socket", required=True, help="socket of Redis")
     args = parser.parse_args()
     must = expected.compute(args.file, args.stock)
-    seen = compare(Redis(args.socket), must, args.any_order, args.outbox)
+    seen = compare(Redis(args.socket), must, args.any_order, args.outbox, args.gateway)
     sys.exit(0 if seen.show() else 1)
 
 

@@ -4,6 +4,7 @@ mod aggregate;
 mod context;
 mod effects;
 mod history;
+pub mod saga;
 
 use std::future::Future;
 
