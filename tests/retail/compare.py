@@ -19,14 +19,15 @@ import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from decimal import Decimal
 from pathlib import Path
 
 # Nothing is written beside the sources.
 sys.dont_write_bytecode = True
 import expected
 
-# What inventory answers happens when it answers: no day of the file.
-ANSWERS = ("events:Inventory.Stock.Reserved", "events:Inventory.Stock.Rejected", "rejected:")
+# What services answer happens when they answer: no day of the file.
+ANSWERS = ("events:Inventory.Stock.Reserved", "events:Inventory.Stock.Rejected", "rejected:", "events:Payment.Order.")
 BATCH = 1000
 
 
@@ -126,12 +127,14 @@ def compare(redis, must, any_order, outbox):
     seen = Comparison()
     stats = redis.one("HGETALL", "stats:router")
     events = redis.entries("order-events")
-    events = [json.loads(entry["event"]) for entry in events]
+    # Money is read as it stands, never through a float.
+    events = [json.loads(entry["event"], parse_float=Decimal) for entry in events]
     letters = redis.entries("dead:router")
 
     answers = [event for event in events if event["event_type"] in ANSWER_TYPES]
+    payments = [event for event in events if event["event_type"].startswith("Payment.Order.")]
     refused = sum(len(names) for names in must["refused"].values())
-    accepted = int(stats.get("routed", 0)) - len(answers)
+    accepted = int(stats.get("routed", 0)) - len(answers) - len(payments)
     seen.same("published", must["published_total"], accepted + len(letters))
     seen.same("accepted", must["published_total"] - refused, accepted)
     seen.same("refused", refused, len(letters))
@@ -146,6 +149,7 @@ def compare(redis, must, any_order, outbox):
     statistics(redis, must, seen)
     orders = {e["data"]["order_id"]: e["data"] for e in events if e["event_type"] == "Order.Created"}
     answered(must, orders, answers, any_order, seen)
+    paid(redis, must, orders, payments, seen)
     stock(redis, must, orders, answers, any_order, seen)
     if outbox:
         mails(redis, orders_events(events), outbox, seen)
@@ -221,6 +225,23 @@ def answered(must, orders, answers, any_order, seen):
         seen.same(f"orders rejected: {reason}", len(names), len(rejected[reason]))
         if sorted(names) != sorted(rejected[reason]):
             seen.differences.append(f"rejected, {reason}: {rejected[reason]}, expected {names}")
+
+
+def paid(redis, must, orders, payments, seen):
+    """Each accepted order is paid once, by all that it costs; what is no whole number of cents is rejected."""
+    letters = named(redis.entries("dead:payment-service"), must)
+    impossible = sorted(must["uncounted"].get("Order.Created", []))
+    seen.alike("not charged, by type", {"Order.Created": impossible} if impossible else {}, letters)
+    wanted = {n: [("Paid", order["total_amount"])] for n, order in orders.items()}
+    for order in [n for n, order in orders.items() if order["order_number"] in impossible]:
+        del wanted[order]
+    found = defaultdict(list)
+    for payment in payments:
+        what = payment["event_type"].removeprefix("Payment.Order.")
+        found[payment["data"]["order_id"]].append((what, payment["data"]["amount"]))
+    seen.alike("payments", wanted, found)
+    total = sum(amount for answers in found.values() for _, amount in answers)
+    seen.same("paid, amount", money(must["totals"]["revenue_cents"]), f"{total:.2f}")
 
 
 def stock(redis, must, orders, answers, any_order, seen):
