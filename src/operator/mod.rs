@@ -12,6 +12,7 @@ mod group;
 mod ndjson;
 mod publish;
 mod server;
+mod stand_in;
 mod status;
 mod text;
 
