@@ -4,3 +4,4 @@ pub mod gateway;
 mod payment;
 mod payment_meetings;
 mod pure;
+mod smtp;

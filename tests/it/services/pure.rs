@@ -14,3 +14,5 @@ mod gateway;
 mod journal;
 #[path = "../../../examples/sandbox_gateway/rules.rs"]
 mod rules;
+#[path = "../../../workers/notification/smtp.rs"]
+mod smtp;
