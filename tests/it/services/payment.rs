@@ -223,7 +223,7 @@ fn an_outage_charges_no_attempt_and_nothing_twice() {
         log.lines().filter(|line| line.contains(said)).count()
     };
     eventually("it was tried more often than there are attempts", || {
-        (failures("503 ") >= 5 * 3 + 1).then_some(())
+        (failures("503 ") > 5 * 3).then_some(())
     });
     assert_eq!(till.gateway.books(), ("0".into(), "0".into(), 0, 0));
     till.gateway.rules(json!({"outage": false}));
@@ -256,7 +256,7 @@ fn an_answer_that_comes_too_late_is_asked_for_again() {
     till.settles(1);
     assert_eq!(till.answers_to(1), ["Paid"]);
     assert_eq!(till.gateway.books(), ("3.30".into(), "0".into(), 1, 0));
-    assert_eq!(till.dead(), [""; 0]);
+    assert!(!worker.log_text().contains(r#""charged":true"#));
 }
 
 /// A gateway that answers with too much, with half of it, with nonsense, and at last properly.
