@@ -1,12 +1,19 @@
-//! notification-service: mail to customers, as `.eml` files in a folder.
+//! notification-service: mail to customers, by SMTP, or as `.eml` files in a folder.
 //!
 //! | where | what |
 //! |---|---|
-//! | `$STREAMFLEET_OUTBOX/<event_id>.eml` (default `./outbox`) | one mail per event: welcome, order received, confirmed, cancelled |
+//! | the server of `STREAMFLEET_SMTP`, if it is set: `smtp://[user@]host:port` | one mail per event: welcome, order received, confirmed, cancelled |
+//! | `$STREAMFLEET_OUTBOX/<event_id>.eml` (default `./outbox`) otherwise | the same |
 //! | `notification-service:user:<id>` | hash: `email`, `username`, from User.Created |
 //!
 //! **Guarantee.** One file per event. Writing it happens outside Redis and so at least once; the
-//! file's name makes the second time harmless: a file that exists is left as it is.
+//! file's name makes the second time harmless: a file that exists is left as it is. By SMTP, a mail is sent at least
+//! once; its Message-ID derives from the event and is the same each time, so that whoever gets it twice can tell.
+//!
+//! **SMTP.** The password of `user` is what the file `STREAMFLEET_SMTP_PASSWORD_FILE` holds. There is no
+//! TLS: the server is a relay on this machine or in a network that you trust. A server that cannot be reached, is not
+//! ready, or takes nothing from us is no fault of an event: no attempt is charged, and reading slows down. A mail or a
+//! recipient that it refuses for good (5xx) becomes a dead letter with the server's answer.
 //!
 //! **An order of a user who is not known.** Orders carry a user ID and no address. Events of
 //! different streams overtake each other, so the first attempt asks to be retried: the user's own
@@ -25,16 +32,25 @@ use streamfleet::{Context, Event, Handler, HandlerError};
 mod mail;
 #[path = "notification/outbox.rs"]
 mod outbox;
+#[path = "notification/smtp.rs"]
+mod smtp;
 use mail::Letter;
 use outbox::{Outbox, OutboxError};
+use smtp::Smtp;
 
 /// The sender, unless `STREAMFLEET_MAIL_FROM` names one.
 const DEFAULT_FROM: &str = "The shop <shop@shop.invalid>";
 
 struct Notification {
-    outbox: Outbox,
+    way: Way,
     from: Mailbox,
     fallback: Option<Mailbox>,
+}
+
+/// How mail leaves.
+enum Way {
+    Folder(Outbox),
+    Server(Smtp),
 }
 
 /// The environment does not say how to write mail.
@@ -48,18 +64,30 @@ enum SetupError {
     },
     #[error("STREAMFLEET_OUTBOX: {0}")]
     Outbox(#[from] OutboxError),
+    #[error(transparent)]
+    Smtp(#[from] smtp::SetupError),
     #[error("{name} is not valid UTF-8")]
     NotUnicode { name: &'static str },
 }
 
 impl Notification {
-    /// Reads `STREAMFLEET_OUTBOX`, `STREAMFLEET_MAIL_FROM` and `STREAMFLEET_MAIL_FALLBACK`.
+    /// Reads `STREAMFLEET_SMTP`, `STREAMFLEET_SMTP_PASSWORD_FILE`, `STREAMFLEET_OUTBOX`,
+    /// `STREAMFLEET_MAIL_FROM` and `STREAMFLEET_MAIL_FALLBACK`.
     fn from_env() -> Result<Self, SetupError> {
-        let folder = env::var_os("STREAMFLEET_OUTBOX").unwrap_or_else(|| "outbox".into());
+        let way = match variable("STREAMFLEET_SMTP")? {
+            Some(server) => {
+                let password_file = env::var_os("STREAMFLEET_SMTP_PASSWORD_FILE");
+                Way::Server(Smtp::new(&server, password_file.map(PathBuf::from))?)
+            }
+            None => {
+                let folder = env::var_os("STREAMFLEET_OUTBOX").unwrap_or_else(|| "outbox".into());
+                Way::Folder(Outbox::open(PathBuf::from(folder))?)
+            }
+        };
         let from = variable("STREAMFLEET_MAIL_FROM")?.unwrap_or_else(|| DEFAULT_FROM.to_owned());
         let fallback = variable("STREAMFLEET_MAIL_FALLBACK")?;
         Ok(Self {
-            outbox: Outbox::open(PathBuf::from(folder))?,
+            way,
             from: mailbox("STREAMFLEET_MAIL_FROM", from)?,
             fallback: fallback
                 .map(|value| mailbox("STREAMFLEET_MAIL_FALLBACK", value))
@@ -67,23 +95,24 @@ impl Notification {
         })
     }
 
-    /// Writes the mail of this event unless it has been written.
+    /// Sends the mail of this event, or writes it unless it has been written.
     async fn send(&self, event: &Event, to: &Mailbox, letter: &Letter) -> Result<(), HandlerError> {
-        if self
-            .outbox
-            .contains(event.id())
-            .await
-            .map_err(HandlerError::unavailable)?
-        {
-            return Ok(());
+        let compose = || {
+            mail::compose(event.id(), event.timestamp(), &self.from, to, letter)
+                .map_err(HandlerError::reject)
+        };
+        match &self.way {
+            Way::Server(server) => server.send(&self.from.email, &to.email, &compose()?).await,
+            // A folder that cannot be written to is no fault of the event: no attempt is charged.
+            Way::Folder(outbox) => {
+                let written = outbox.contains(event.id()).await;
+                if written.map_err(HandlerError::unavailable)? {
+                    return Ok(());
+                }
+                let write = outbox.write(event.id(), &compose()?).await;
+                write.map_err(HandlerError::unavailable)
+            }
         }
-        let mail = mail::compose(event.id(), event.timestamp(), &self.from, to, letter)
-            .map_err(HandlerError::reject)?;
-        // A folder that cannot be written to is no fault of the event: no attempt is charged.
-        self.outbox
-            .write(event.id(), &mail)
-            .await
-            .map_err(HandlerError::unavailable)
     }
 
     /// Writes to the customer of an order.

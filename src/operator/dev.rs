@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::CommandError;
 use super::child::{self, Child, Listener, Spec};
 use super::server::Server;
+use super::stand_in::{self, StandIn};
 use super::text::Paint;
 use crate::process::args::ConfigArgs;
 use crate::process::exit::Exit;
@@ -29,8 +30,10 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 /// Run everything here: a private Redis, the router, and every worker of routing.yaml.
 ///
 /// Redis keeps its data in the folder, so that the next start goes on where this one stopped.
-/// The programs are looked for beside this one. Stop with Ctrl-C: workers finish first, then
-/// the router, then Redis; a second Ctrl-C ends all at once.
+/// The programs are looked for beside this one. A worker that needs an outside service is given a
+/// stand-in for it, unless the environment says where the service is: payment-worker
+/// (STREAMFLEET_GATEWAY) the program sandbox-gateway, with its books in the folder. Stop with Ctrl-C:
+/// workers finish first, then the router, then Redis; a second Ctrl-C ends all at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -66,12 +69,14 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     let config = Config::load(&args.file.config)?;
     let path = absolute(&args.file.config)?;
     let programs = programs(&config)?;
+    let needed = stand_in::needed(&programs);
     fs::create_dir_all(&args.dir).map_err(|cause| file_error(&args.dir, cause))?;
     let dir = absolute(&args.dir)?;
     let _lock = lock(&dir)?;
 
     let paint = Paint::stdout();
-    let named = programs.iter().chain([&args.redis_server]);
+    let played = needed.iter().map(|(_, program)| program);
+    let named = programs.iter().chain(played).chain([&args.redis_server]);
     let width = named.filter_map(|p| p.file_name()).map(|n| n.len()).max();
     let width = width.unwrap_or(0);
     let label = |n: usize, name: &str| prefixed(paint.nth(&format!("{name:<width$} |"), n));
@@ -84,18 +89,32 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
         server = start => server?,
     };
 
+    let mut stand_ins = Vec::new();
+    for (n, (what, program)) in needed.iter().enumerate() {
+        let label = label(programs.len() + n + 1, what.program);
+        let start = StandIn::start(what, program, &dir, label);
+        stand_ins.push(tokio::select! {
+            biased;
+            () = &mut stop => return Ok(Exit::Clean),
+            stand_in = start => stand_in?,
+        });
+    }
+
     let mut children = Vec::new();
     for (n, program) in programs.iter().enumerate() {
         let name = program
             .file_name()
             .map(|n| n.to_string_lossy())
             .unwrap_or_default();
-        let spec = Spec::new(program, label(n + 1, &name))
+        let mut spec = Spec::new(program, label(n + 1, &name))
             .arg("--name")
             .arg(NAME)
             .env("STREAMFLEET_CONFIG", &path)
             .env("STREAMFLEET_REDIS_URL", &server.url)
             .env("STREAMFLEET_LOG_FORMAT", "human");
+        for stand_in in &stand_ins {
+            spec = spec.env(stand_in.variable, &stand_in.address);
+        }
         children.push(spec.spawn()?);
     }
     let mut out = stdout();
@@ -110,7 +129,14 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
         "  use it:       export STREAMFLEET_REDIS_URL={}",
         server.url
     )?;
+    for stand_in in &stand_ins {
+        let (variable, address) = (stand_in.variable, &stand_in.address);
+        writeln!(out, "  stand-in:     {variable}={address}")?;
+    }
     writeln!(out, "  stop it:      Ctrl-C\n")?;
+    // From here on they are watched and stopped like the others, but after those that call them.
+    let callers = children.len();
+    children.extend(stand_ins.into_iter().map(|stand_in| stand_in.child));
 
     let mut healthy = true;
     let told = loop {
@@ -138,7 +164,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
             eprintln!("killed");
             return Ok(Exit::Failure);
         }
-        () = stop_all(children, server) => {}
+        () = stop_all(children, callers, server) => {}
     }
     Ok(if told && healthy {
         Exit::Clean
@@ -155,14 +181,18 @@ fn prefixed(label: String) -> Listener {
     })
 }
 
-/// Workers and router first: they need Redis to give back what they hold.
-async fn stop_all(children: Vec<Child>, server: Server) {
-    let deadline = Instant::now() + DRAIN;
-    for child in &children {
-        child.terminate();
-    }
-    for child in children {
-        child.wait_until(deadline).await;
+/// Workers and router first: they need Redis to give back what they hold, and the stand-ins, which
+/// come after the first `callers`, to finish what they have begun.
+async fn stop_all(mut children: Vec<Child>, callers: usize, server: Server) {
+    let called = children.split_off(callers);
+    for group in [children, called] {
+        let deadline = Instant::now() + DRAIN;
+        for child in &group {
+            child.terminate();
+        }
+        for child in group {
+            child.wait_until(deadline).await;
+        }
     }
     server.child.terminate();
     server.child.wait_until(Instant::now() + SHUTDOWN).await;

@@ -15,6 +15,7 @@ mod ndjson;
 mod publish;
 mod scheduled;
 mod server;
+mod stand_in;
 mod status;
 mod text;
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use redis::Commands;
 use serde_json::Value;
 
 use crate::support::cli::{run, streamfleet};
@@ -12,20 +13,27 @@ use crate::support::fleet::Process;
 use crate::support::server::program;
 
 const ROUTING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/routing.yaml");
-const SUBSCRIBERS: [&str; 3] = [
+const SUBSCRIBERS: [&str; 4] = [
     "inventory-service",
+    "payment-service",
     "notification-service",
     "analytics-service",
 ];
 
 /// Starts it on a folder, and waits until it says that everything is started.
 fn dev(folder: &Path, more: &[&str]) -> Process {
+    dev_with(folder, more, &[])
+}
+
+fn dev_with(folder: &Path, more: &[&str], environment: &[(&str, &str)]) -> Process {
     // `dev` starts what lies beside it.
     assert!(Path::new(env!("CARGO_BIN_EXE_analytics-worker")).is_file());
+    assert!(Path::new(env!("CARGO_BIN_EXE_sandbox-gateway")).is_file());
     let mut command = streamfleet(&["dev", "--config", ROUTING]);
     command.arg("--dir").arg(folder.join("data")).args(more);
     command.env("STREAMFLEET_OUTBOX", folder.join("outbox"));
     command.env("STREAMFLEET_REDIS_SERVER", program());
+    command.envs(environment.iter().copied());
     let log = folder.join("dev.log");
     let file = File::create(&log).unwrap();
     command.stdin(Stdio::null());
@@ -34,7 +42,7 @@ fn dev(folder: &Path, more: &[&str]) -> Process {
         child: command.spawn().unwrap(),
         log,
     };
-    process.wait_for_log("started: Redis, the router and 3 workers");
+    process.wait_for_log("started: Redis, the router and 4 workers");
     process
 }
 
@@ -91,7 +99,11 @@ fn everything_starts_works_and_stops_with_ctrl_c() {
     );
     all_are_alive(&url);
     let started = children(dev.child.id());
-    assert_eq!(started.len(), 5, "Redis, the router and three workers");
+    assert_eq!(
+        started.len(),
+        7,
+        "Redis, the router, four workers, the gateway"
+    );
 
     let data = r#"{"user_id":1,"username":"Ann","email":"ann@example.org","created_at":"2026-01-05T10:00:00Z","user_type":"customer"}"#;
     let publish = [
@@ -127,7 +139,7 @@ fn everything_starts_works_and_stops_with_ctrl_c() {
     let log = dev.log_text();
     assert_eq!(
         log.matches("worker stopped").count(),
-        3,
+        4,
         "each said goodbye"
     );
     assert!(!log.contains("did not stop in time"), "{log}");
@@ -151,12 +163,60 @@ fn nothing_survives_it_even_when_it_is_killed() {
     );
     all_are_alive(url);
     let started = children(dev.child.id());
-    assert_eq!(started.len(), 5);
+    assert_eq!(started.len(), 7);
     dev.child.kill().unwrap();
     dev.child.wait().unwrap();
     eventually("all have ended", || {
         started.iter().all(|pid| !runs(*pid)).then_some(())
     });
+}
+
+/// What a worker calls outside is played by a program beside it, which remembers across restarts,
+/// unless the environment says where the service is.
+#[test]
+fn a_service_outside_has_a_stand_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("unix://{}", folder.path().join("data/redis.sock").display());
+    let order = r#"{"order_id":1,"order_number":"N-1","user_id":0,"total_amount":12.30,"status":"pending","items":[],"shipping_address":{"recipient":"A","phone":"1","address":"1 Road","city":"Lyon","province":"-"},"created_at":"2026-01-05T10:00:00Z"}"#;
+    let publish = |event_type: &str, data: &str| {
+        let publish = ["publish", event_type, "--data", data, "--config", ROUTING];
+        let mut publish = streamfleet(&publish);
+        publish.args(["--redis-url", &url]);
+        run(publish, b"").ok();
+    };
+    let is_answered = |event_type: &str| {
+        let client = redis::Client::open(url.as_str()).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        let stream: redis::streams::StreamRangeReply =
+            connection.xrange_all("order-events").unwrap();
+        let types = stream
+            .ids
+            .iter()
+            .filter_map(|entry| entry.get::<String>("type"));
+        (types.filter(|name| name == event_type).count() == 1).then_some(())
+    };
+    let mut first = dev(folder.path(), &[]);
+    first.wait_for_log("STREAMFLEET_GATEWAY=http://127.0.0.1:");
+    publish("Order.Created", order);
+    eventually("it is paid", || is_answered("Payment.Order.Paid"));
+    first.signal("INT");
+    assert_eq!(first.exit_code(), Some(0));
+
+    let second = dev(folder.path(), &[]);
+    let cancelled =
+        r#"{"order_id":1,"user_id":0,"reason":"customer","cancelled_at":"2026-01-05T11:00:00Z"}"#;
+    publish("Order.Cancelled", cancelled);
+    eventually("it is refunded", || is_answered("Payment.Order.Refunded"));
+    drop(second);
+
+    let third = dev_with(
+        folder.path(),
+        &[],
+        &[("STREAMFLEET_GATEWAY", "http://127.0.0.1:1")],
+    );
+    assert!(!third.log_text().contains("sandbox-gateway"));
+    all_are_alive(&url);
+    assert_eq!(children(third.child.id()).len(), 6);
 }
 
 /// A worker that ends leaves the others at work; without Redis there is nothing to do.

@@ -32,6 +32,7 @@ mod retries;
 mod routing;
 mod scheduled;
 mod scripts;
+mod services;
 mod shop;
 mod shop_pure;
 mod soak;

@@ -147,6 +147,8 @@ impl Terminal {
             .env_remove("STREAMFLEET_CONFIG")
             .env_remove("STREAMFLEET_REDIS_URL")
             .env_remove("STREAMFLEET_OUTBOX")
+            .env_remove("STREAMFLEET_SMTP")
+            .env_remove("STREAMFLEET_GATEWAY")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -1,4 +1,4 @@
-//! The shop at work: the shipped routing.yaml and schemas, the router, and the three services,
+//! The shop at work: the shipped routing.yaml and schemas, the router, and its services,
 //! on an import of `tests/retail/small.csv`. What must come of it is computed by
 //! `tests/retail/expected.py`, which shares no code with the shop.
 
@@ -7,6 +7,7 @@ use std::process::Command;
 
 use redis::Commands;
 
+use crate::services::gateway::Gateway;
 use crate::shop_pure::{SMALL, events, rows};
 use crate::support::cli::{run, streamfleet};
 use crate::support::fleet::Process;
@@ -15,7 +16,7 @@ use crate::support::{Fleet, Server, eventually};
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A fleet with the shipped routing.yaml (changed by `edit`) and schemas.
-fn shop(edit: impl Fn(String) -> String) -> Fleet {
+pub fn shop(edit: impl Fn(String) -> String) -> Fleet {
     let fleet = Fleet {
         server: Server::start(),
     };
@@ -39,6 +40,16 @@ fn service(fleet: &Fleet, name: &str) -> Process {
     command.args(["--name", name]);
     command.env("STREAMFLEET_OUTBOX", fleet.dir.path().join("outbox"));
     fleet.launch(command, name, "worker started")
+}
+
+/// The payment service, with a gateway of its own.
+fn till(fleet: &Fleet) -> (Gateway, Process) {
+    let gateway = Gateway::start(fleet.dir.path());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_payment-worker"));
+    command.args(["--name", "payment"]);
+    command.env("STREAMFLEET_GATEWAY", gateway.url());
+    let worker = fleet.launch(command, "payment", "worker started");
+    (gateway, worker)
 }
 
 /// Publishes what the importer makes of the file, unchecked, as the importer does.
@@ -78,6 +89,7 @@ fn a_shortage_turns_away_exactly_who_comes_too_late() {
     let fleet = shop(one_at_a_time);
     let _router = fleet.router("r");
     let _services = ["inventory", "notification", "analytics"].map(|s| service(&fleet, s));
+    let _till = till(&fleet);
     import(&fleet, 15);
     compare(&fleet, 15);
 }
@@ -89,6 +101,7 @@ fn a_killed_service_and_a_repeated_import_change_no_number() {
     let fleet = shop(|text| text);
     let _router = fleet.router("r");
     let _services = ["notification", "analytics"].map(|s| service(&fleet, s));
+    let _till = till(&fleet);
     let mut inventory = service(&fleet, "inventory");
     inventory.signal("STOP");
     import(&fleet, 1_000_000);

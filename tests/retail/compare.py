@@ -138,6 +138,7 @@ def compare(redis, must, any_order, outbox, gateway):
     letters = redis.entries("dead:router")
 
     answers = [event for event in events if event["event_type"] in ANSWER_TYPES]
+    payments = [event for event in events if event["event_type"] == "Payment.Order.Paid"]
     refused = sum(len(names) for names in must["refused"].values())
     accepted = len(imported)
     seen.same("published", must["published_total"], accepted + len(letters))
@@ -154,6 +155,7 @@ def compare(redis, must, any_order, outbox, gateway):
     statistics(redis, must, seen)
     orders = {e["data"]["order_id"]: e["data"] for e in events if e["event_type"] == "Order.Created"}
     answered(must, orders, answers, any_order, seen)
+    paid(redis, must, orders, payments, seen)
     undone = cancelled(redis, must, orders, events, any_order, gateway, seen) if gateway else set()
     stock(redis, must, orders, answers, undone, any_order, seen)
     if outbox:
@@ -236,6 +238,18 @@ def answered(must, orders, answers, any_order, seen):
             seen.differences.append(f"rejected, {reason}: {rejected[reason]}, expected {names}")
 
 
+def paid(redis, must, orders, payments, seen):
+    """Who paid, paid once, all that the order costs; what is no whole number of cents is rejected."""
+    letters = named(redis.entries("dead:payment-service"), must)
+    impossible = sorted(must["uncounted"].get("Order.Created", []))
+    seen.alike("not charged, by type", {"Order.Created": impossible} if impossible else {}, letters)
+    found = defaultdict(list)
+    for payment in payments:
+        found[payment["data"]["order_id"]].append(payment["data"]["amount"])
+    wanted = {order: [orders[order]["total_amount"]] for order in found}
+    seen.alike("payments", wanted, found)
+
+
 def cancelled(redis, must, orders, events, any_order, gateway, seen):
     """How each order ended, and what the gateway kept; answers which gave their stock back."""
     told = defaultdict(set)
@@ -245,9 +259,6 @@ def cancelled(redis, must, orders, events, any_order, gateway, seen):
     answers = redis.ask([("HGET", f"order-service:order:{order}", "status") for order in orders])
     wanted = {order: "confirmed" if order in both else "cancelled" for order in orders}
     seen.alike("orders confirmed or cancelled", wanted, dict(zip(orders, answers)))
-    # An amount that is no whole number of cents can be counted by nobody, and charged by nobody.
-    odd = sorted(must["uncounted"].get("Order.Created", []))
-    seen.same("orders that cannot be charged", len(odd), redis.one("XLEN", "dead:payment-service"))
     with urllib.request.urlopen(gateway + "/ledger", timeout=10) as answer:
         net = Decimal(json.load(answer)["net"])
     kept = sum((orders[order]["total_amount"] for order in both), Decimal(0))

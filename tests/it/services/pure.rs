@@ -1,0 +1,18 @@
+//! The pure parts of these services and of the sandbox gateway, which are tested beside their code.
+
+#![allow(dead_code, reason = "the programs use the rest")]
+
+#[path = "../../../workers/payment/answers.rs"]
+mod answers;
+#[path = "../../../examples/sandbox_gateway/book.rs"]
+mod book;
+#[path = "../../../workers/payment/decide.rs"]
+mod decide;
+#[path = "../../../workers/payment/gateway.rs"]
+mod gateway;
+#[path = "../../../examples/sandbox_gateway/journal.rs"]
+mod journal;
+#[path = "../../../examples/sandbox_gateway/rules.rs"]
+mod rules;
+#[path = "../../../workers/notification/smtp.rs"]
+mod smtp;
