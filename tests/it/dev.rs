@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use streamfleet::routing::Config;
 
 use crate::support::cli::{run, streamfleet};
 use crate::support::eventually;
@@ -12,11 +13,12 @@ use crate::support::fleet::Process;
 use crate::support::server::program;
 
 const ROUTING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/routing.yaml");
-const SUBSCRIBERS: [&str; 3] = [
-    "inventory-service",
-    "notification-service",
-    "analytics-service",
-];
+
+/// How many services the shop has.
+fn services() -> usize {
+    let config = Config::load(Path::new(ROUTING)).unwrap();
+    config.routing.subscribers().count()
+}
 
 /// Starts it on a folder, and waits until it says that everything is started.
 fn dev(folder: &Path, more: &[&str]) -> Process {
@@ -34,7 +36,10 @@ fn dev(folder: &Path, more: &[&str]) -> Process {
         child: command.spawn().unwrap(),
         log,
     };
-    process.wait_for_log("started: Redis, the router and 3 workers");
+    let services = services();
+    process.wait_for_log(&format!(
+        "started: Redis, the router and {services} workers"
+    ));
     process
 }
 
@@ -76,7 +81,7 @@ fn all_are_alive(url: &str) {
         let alive = subscribers
             .iter()
             .filter(|s| s["workers"] == serde_json::json!(["dev-1"]));
-        (router[0] == "dev-1" && alive.count() == SUBSCRIBERS.len()).then_some(())
+        (router[0] == "dev-1" && alive.count() == services()).then_some(())
     });
 }
 
@@ -91,7 +96,11 @@ fn everything_starts_works_and_stops_with_ctrl_c() {
     );
     all_are_alive(&url);
     let started = children(dev.child.id());
-    assert_eq!(started.len(), 5, "Redis, the router and three workers");
+    assert_eq!(
+        started.len(),
+        2 + services(),
+        "Redis, the router and workers"
+    );
 
     let data = r#"{"user_id":1,"username":"Ann","email":"ann@example.org","created_at":"2026-01-05T10:00:00Z","user_type":"customer"}"#;
     let publish = [
@@ -127,7 +136,7 @@ fn everything_starts_works_and_stops_with_ctrl_c() {
     let log = dev.log_text();
     assert_eq!(
         log.matches("worker stopped").count(),
-        3,
+        services(),
         "each said goodbye"
     );
     assert!(!log.contains("did not stop in time"), "{log}");
@@ -151,7 +160,7 @@ fn nothing_survives_it_even_when_it_is_killed() {
     );
     all_are_alive(url);
     let started = children(dev.child.id());
-    assert_eq!(started.len(), 5);
+    assert_eq!(started.len(), 2 + services());
     dev.child.kill().unwrap();
     dev.child.wait().unwrap();
     eventually("all have ended", || {

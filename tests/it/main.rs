@@ -28,6 +28,7 @@ mod readme;
 mod retries;
 mod routing;
 mod scripts;
+mod services;
 mod shop;
 mod shop_pure;
 mod soak;

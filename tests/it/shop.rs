@@ -1,4 +1,4 @@
-//! The shop at work: the shipped routing.yaml and schemas, the router, and the three services,
+//! The shop at work: the shipped routing.yaml and schemas, the router, and all services,
 //! on an import of `tests/retail/small.csv`. What must come of it is computed by
 //! `tests/retail/expected.py`, which shares no code with the shop.
 
@@ -14,8 +14,19 @@ use crate::support::{Fleet, Server, eventually};
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
+/// Everyone whom routing.yaml names.
+const SERVICES: [&str; 7] = [
+    "inventory",
+    "notification",
+    "analytics",
+    "search",
+    "cache",
+    "recommendation",
+    "user",
+];
+
 /// A fleet with the shipped routing.yaml (changed by `edit`) and schemas.
-fn shop(edit: impl Fn(String) -> String) -> Fleet {
+pub fn shop(edit: impl Fn(String) -> String) -> Fleet {
     let fleet = Fleet {
         server: Server::start(),
     };
@@ -30,12 +41,8 @@ fn shop(edit: impl Fn(String) -> String) -> Fleet {
 }
 
 fn service(fleet: &Fleet, name: &str) -> Process {
-    let program = match name {
-        "inventory" => env!("CARGO_BIN_EXE_inventory-worker"),
-        "notification" => env!("CARGO_BIN_EXE_notification-worker"),
-        _ => env!("CARGO_BIN_EXE_analytics-worker"),
-    };
-    let mut command = Command::new(program);
+    let one = Path::new(env!("CARGO_BIN_EXE_analytics-worker"));
+    let mut command = Command::new(one.with_file_name(format!("{name}-worker")));
     command.args(["--name", name]);
     command.env("STREAMFLEET_OUTBOX", fleet.dir.path().join("outbox"));
     fleet.launch(command, name, "worker started")
@@ -77,7 +84,7 @@ fn a_shortage_turns_away_exactly_who_comes_too_late() {
     let one_at_a_time = |text: String| text.replace("concurrency: 4", "concurrency: 1");
     let fleet = shop(one_at_a_time);
     let _router = fleet.router("r");
-    let _services = ["inventory", "notification", "analytics"].map(|s| service(&fleet, s));
+    let _services = SERVICES.map(|s| service(&fleet, s));
     import(&fleet, 15);
     compare(&fleet, 15);
 }
@@ -88,8 +95,8 @@ fn a_shortage_turns_away_exactly_who_comes_too_late() {
 fn a_killed_service_and_a_repeated_import_change_no_number() {
     let fleet = shop(|text| text);
     let _router = fleet.router("r");
-    let _services = ["notification", "analytics"].map(|s| service(&fleet, s));
-    let mut inventory = service(&fleet, "inventory");
+    let mut inventory = service(&fleet, SERVICES[0]);
+    let _others: Vec<_> = SERVICES[1..].iter().map(|s| service(&fleet, s)).collect();
     inventory.signal("STOP");
     import(&fleet, 1_000_000);
     eventually("everything is routed", || {
@@ -112,7 +119,7 @@ fn a_killed_service_and_a_repeated_import_change_no_number() {
     inventory.child.wait().unwrap();
     let status = fleet.ask(&["status", "--output", "json"]).json();
     assert_eq!(status["drained"], false, "it was killed in the middle");
-    let _inventory = service(&fleet, "inventory");
+    let _inventory = service(&fleet, SERVICES[0]);
     compare(&fleet, 1_000_000);
 
     import(&fleet, 1_000_000);
