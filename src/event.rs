@@ -281,6 +281,15 @@ impl Event {
         })
     }
 
+    /// The same under another identity, in another flow.
+    pub(crate) fn identified(self, event_id: Uuid, correlation_id: Uuid) -> Self {
+        Self {
+            event_id,
+            correlation_id,
+            ..self
+        }
+    }
+
     /// The event that `subscriber` publishes as its `index`-th answer to this one. Its id is
     /// the same however often the handler runs, so that a repeated commit repeats nothing.
     pub fn follow_up(

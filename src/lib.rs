@@ -74,6 +74,8 @@
 //! | `stats:<subscriber>`, `stats:router` | hash | counters that no stream can tell |
 //! | `<subscriber>:…` | any | effects of its handlers |
 //! | `es:<Entity>:<id>` | stream | the history of an entity; entry IDs are versions |
+//! | `snapshot:<Entity>:<id>` | hash | an aggregate's state at a version of its history |
+//! | `command:<id>` | string, TTL | a command that was carried out |
 //!
 //! # A worker
 //!
@@ -114,11 +116,12 @@
 //! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], `failpoint`, `text` | no |
 //! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
 //! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
-//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`publisher`], [`status`] | through 1b |
+//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`publisher`], [`commands`], [`status`] | through 1b |
 //! | 3, processes | [`process`], [`operator`] | through 2 |
 //! | binaries | `src/bin`, `workers/` | no |
 
 pub mod admission;
+pub mod commands;
 pub mod dead;
 pub mod error;
 pub mod event;
@@ -150,7 +153,9 @@ pub use tikv_jemallocator::Jemalloc as Allocator;
 
 pub use error::HandlerError;
 pub use event::Event;
-pub use worker::{Context, EffectError, Handler, History, NewEvent, StoredEvent};
+pub use worker::{
+    Aggregate, Context, Decide, EffectError, Handler, History, NewEvent, StoredEvent, Versioned,
+};
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

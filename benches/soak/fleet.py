@@ -82,14 +82,18 @@ class Player:
     def start(self):
         self.ready, self.done = threading.Event(), threading.Event()
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=self.environment, start_new_session=True,
         )
-        threading.Thread(target=self._listen, args=(self.process.stdout, self.ready, self.done), daemon=True).start()
+        # Apart: counts are long lines, and in one pipe the log would come into their middle.
+        for output in (self.process.stdout, self.process.stderr):
+            threading.Thread(target=self._listen, args=(output, self.ready, self.done), daemon=True).start()
 
     def _listen(self, output, ready, done):
         with output:
             for line in output:
+                if not line.endswith("\n"):
+                    break  # it was killed in the middle of it
                 if line.startswith("bench: counts "):
                     self.counts.append(json.loads(line.removeprefix("bench: counts ")))
                 elif line == "bench: ready\n" or '"router started"' in line:

@@ -6,6 +6,8 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 /// Builds keys under one namespace.
 #[derive(Clone, Debug)]
 pub struct Keys {
@@ -85,5 +87,13 @@ impl Keys {
     /// The event store's stream of one entity.
     pub fn entity(&self, entity: &str, id: &str) -> String {
         self.key(format_args!("es:{entity}:{id}"))
+    }
+    /// Hash: the newest snapshot of an entity: `version`, `shape`, `state`.
+    pub fn snapshot(&self, entity: &str, id: &str) -> String {
+        self.key(format_args!("snapshot:{entity}:{id}"))
+    }
+    /// String with TTL: a command that was carried out.
+    pub fn command(&self, id: Uuid) -> String {
+        self.key(format_args!("command:{id}"))
     }
 }

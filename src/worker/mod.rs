@@ -28,7 +28,10 @@ mod throttle;
 
 pub use core::Stop;
 pub use delivery::{Attempt, AttemptLog};
-pub use handler::{Context, EffectError, Handler, History, NewEvent, StoredEvent};
+pub(crate) use handler::Environment;
+pub use handler::{
+    Aggregate, Context, Decide, EffectError, Handler, History, NewEvent, StoredEvent, Versioned,
+};
 pub use run::{WorkerError, WorkerOptions, run};
 
 /// The `main` of a worker binary. It lives in the process layer and is offered here because a

@@ -34,3 +34,4 @@ mod shop_pure;
 mod soak;
 mod startup;
 mod trimming;
+mod write_side;

@@ -16,8 +16,8 @@ use super::workload::{FOLLOW_UP_TYPE, NAMESPACE, Workload, is_counted, number, s
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
 use crate::process::{Place, serve};
-use crate::publisher::Publisher;
-use crate::store::{Keys, Redis, StreamField};
+use crate::publisher::{Publisher, appends};
+use crate::store::{Keys, Redis};
 use crate::{Context, Event, Handler, HandlerError};
 
 /// Begins each line that is meant for the bench.
@@ -26,6 +26,8 @@ pub(super) const READY: &str = "bench: ready";
 pub(super) const DONE: &str = "bench: done ";
 /// Begins the line that tells what was counted since the one before.
 const COUNTS: &str = "bench: counts ";
+/// Most events that go together because they are late.
+const MAX_LATE: u64 = 256;
 /// Events in one pipeline.
 pub(super) const BATCH: usize = 500;
 
@@ -293,8 +295,9 @@ impl Produce {
         done(took)
     }
 
-    /// One by one, each at its time; who is late goes on with the schedule. Blocking, on a thread
-    /// of its own: the runtime's timers know whole milliseconds only.
+    /// Each at its time; what is due together, because the last round trip took longer than the time
+    /// between two events, goes together, so that the schedule is held. Blocking, on a thread of its
+    /// own: the runtime's timers know whole milliseconds only.
     fn at_rate(&self, common: &CommonArgs, rate: u64) -> Result<(), CommandError> {
         let workload = Workload::new(self.types, self.event_bytes);
         let redis = Redis::open(&common.redis_url)?;
@@ -305,18 +308,24 @@ impl Produce {
         let recorder = Recorder::new()?;
         println!("{READY}");
         let (start, time) = (Instant::now(), Timestamp::now());
-        for n in 0..self.warm_up + self.events {
-            let due =
-                Duration::from_nanos((u128::from(n) * 1_000_000_000 / u128::from(rate)) as u64);
-            std::thread::sleep((start + due).saturating_duration_since(Instant::now()));
-            let due = time + SignedDuration::try_from(due).unwrap_or_default();
-            let counted = n >= self.warm_up;
-            let event = workload.event(n, &stamp(due), counted);
-            let mut add = redis::cmd("XADD");
-            add.arg(&inbox).arg("*").arg(StreamField::EVENT).arg(event);
-            add.exec(&mut connection).map_err(failed)?;
-            if counted {
-                recorder.since(due);
+        let due = |n: u64| {
+            Duration::from_nanos((u128::from(n) * 1_000_000_000 / u128::from(rate)) as u64)
+        };
+        let (mut next, end) = (0, self.warm_up + self.events);
+        while next < end {
+            std::thread::sleep((start + due(next)).saturating_duration_since(Instant::now()));
+            let last = (next + MAX_LATE).min(end);
+            let late = (next + 1..last).take_while(|&n| due(n) <= start.elapsed());
+            let (from, count) = (next, 1 + late.count() as u64);
+            next += count;
+            let told = |n| time + SignedDuration::try_from(due(n)).unwrap_or_default();
+            let events =
+                (from..next).map(|n| workload.event(n, &stamp(told(n)), n >= self.warm_up));
+            appends(&inbox, &events.collect::<Vec<_>>())
+                .exec(&mut connection)
+                .map_err(failed)?;
+            for n in from.max(self.warm_up)..next {
+                recorder.since(told(n));
             }
         }
         let took = start.elapsed();

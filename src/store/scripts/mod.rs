@@ -1,11 +1,12 @@
 //! The scripts: one `.lua` file each, which documents its KEYS, ARGV and answers; here they are
 //! named, flagged and called. Settling and trimming, and what a worker needs to start, may run
 //! when Redis is out of memory (`allow-oom`), because only they can free any; bringing in new
-//! work (routing, redriving) may not.
+//! work (routing, redriving, commands) may not.
 //!
 //! | file | what its scripts do |
 //! |---|---|
 //! | settle | end a delivery: commit, retry later, release, dead-letter |
+//! | write | what a command asked for, outside of any delivery |
 //! | call | how a script is called |
 //! | claim | get and keep deliveries: reclaim, take over, mark, renew, restart idle times |
 //! | route | move a batch of the inbox on; redrive a letter |
@@ -20,6 +21,7 @@ mod route;
 mod settle;
 pub mod transact;
 mod trim;
+mod write;
 
 use std::sync::LazyLock;
 
@@ -34,19 +36,21 @@ pub use groups::{
 pub use route::{RouteBatch, RouteCounts, Routed, redrive, route};
 pub use settle::{AckCounts, Asked, CommitRequest, Committed, Parked, Settled};
 pub use trim::{Trimmed, trim};
+pub use write::{Written, write};
 
 macro_rules! scripts {
-    ($($(#[$doc:meta])* $name:ident = $flags:literal, $file:literal;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident = $flags:literal, $($file:literal),+;)*) => {$(
         $(#[$doc])*
         static $name: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(concat!("#!lua", $flags, "\n", include_str!("../lua/prelude.lua"), include_str!($file)))
+            Script::new(concat!("#!lua", $flags, "\n", include_str!("../lua/prelude.lua"), $(include_str!($file)),+))
         });
     )*};
 }
 
 scripts! {
     ACK = " flags=allow-oom", "../lua/ack.lua";
-    COMMIT = " flags=allow-oom", "../lua/commit.lua";
+    COMMIT = " flags=allow-oom", "../lua/effects.lua", "../lua/commit.lua";
+    WRITE = "", "../lua/effects.lua", "../lua/write.lua";
     PARK = " flags=allow-oom", "../lua/park.lua";
     DEAD_LETTER = " flags=allow-oom", "../lua/dead_letter.lua";
     RECLAIM = " flags=allow-oom", "../lua/reclaim.lua";

@@ -9,13 +9,12 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::effects::{EffectError, Effects, quoted};
-use super::history::{History, NewEvent, StoredEvent};
 use crate::admission;
 use crate::error::HandlerError;
 use crate::event::Event;
 use crate::event_type::EventType;
 use crate::routing::Config;
-use crate::store::{Entry, Keys, Redis, StoreError};
+use crate::store::{Keys, Redis, StoreError};
 
 /// Reads from Redis, and collects effects and follow-up events.
 ///
@@ -23,8 +22,8 @@ use crate::store::{Entry, Keys, Redis, StoreError};
 /// acknowledgement, in the order asked for; so a read does not see them yet. A value that was
 /// read and must not have changed when they are applied is named with [`require`](Self::require).
 pub struct Context {
-    env: Arc<Environment>,
-    event: Arc<Event>,
+    pub(super) env: Arc<Environment>,
+    pub(super) event: Arc<Event>,
     config: Arc<Config>,
     attempt: u32,
     heeds_stop: bool,
@@ -82,7 +81,7 @@ impl Context {
 
     // --- reads -------------------------------------------------------------------------------
 
-    async fn query<T: redis::FromRedisValue>(
+    pub(super) async fn query<T: redis::FromRedisValue>(
         &mut self,
         command: &redis::Cmd,
     ) -> Result<T, HandlerError> {
@@ -150,55 +149,6 @@ impl Context {
         let key = self.own(key);
         self.query(redis::cmd("SISMEMBER").arg(key).arg(member.as_ref()))
             .await
-    }
-
-    /// An entity's history from a version on (1 for all of it).
-    pub async fn load(
-        &mut self,
-        entity: &str,
-        id: &str,
-        from_version: u64,
-    ) -> Result<History, HandlerError> {
-        let key = self.entity_key(entity, id)?;
-        let entries: Vec<Entry> = self
-            .query(redis::cmd("XRANGE").arg(&key).arg(from_version).arg("+"))
-            .await?;
-        let events = entries
-            .iter()
-            .map(|e| StoredEvent::from_entry(&key, e))
-            .collect::<Result<Vec<_>, _>>()?;
-        let version = match events.last() {
-            Some(newest) => newest.version,
-            None if from_version <= 1 => 0,
-            None => self
-                .last(entity, id)
-                .await?
-                .map_or(0, |newest| newest.version),
-        };
-        Ok(History { version, events })
-    }
-
-    /// The newest event of an entity.
-    pub async fn last(
-        &mut self,
-        entity: &str,
-        id: &str,
-    ) -> Result<Option<StoredEvent>, HandlerError> {
-        let key = self.entity_key(entity, id)?;
-        let entries: Vec<Entry> = self
-            .query(
-                redis::cmd("XREVRANGE")
-                    .arg(&key)
-                    .arg("+")
-                    .arg("-")
-                    .arg("COUNT")
-                    .arg(1),
-            )
-            .await?;
-        entries
-            .first()
-            .map(|e| StoredEvent::from_entry(&key, e))
-            .transpose()
     }
 
     // --- effects -----------------------------------------------------------------------------
@@ -331,39 +281,6 @@ impl Context {
         self.effect("NEWER", key, Some("hash"), [value.into(), at, by])
     }
 
-    /// Appends events to an entity's history, which must be at `expected_version` (0: it does
-    /// not exist yet); otherwise nothing is committed and the handler runs again, uncharged.
-    pub fn append_events(
-        &mut self,
-        entity: &str,
-        id: &str,
-        expected_version: u64,
-        events: &[NewEvent],
-    ) -> Result<(), EffectError> {
-        if events.is_empty() {
-            return Err(EffectError::Empty);
-        }
-        let key = self.entity_key(entity, id)?;
-        let at = self.event.timestamp().to_string();
-        let cause = self.event.id().to_string();
-        let events = events
-            .iter()
-            .map(|event| {
-                let fields = [
-                    ("type", &event.event_type),
-                    ("data", &event.data),
-                    ("at", &at),
-                    ("event", &cause),
-                ];
-                fields
-                    .iter()
-                    .flat_map(|(name, value)| [name.as_bytes().to_vec(), value.as_bytes().to_vec()])
-                    .collect()
-            })
-            .collect();
-        self.effects.append(&key, expected_version, events)
-    }
-
     /// Commits only if the string still has the value that was read (`None`: it is absent);
     /// otherwise the handler runs again, uncharged.
     pub fn require(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), EffectError> {
@@ -400,18 +317,6 @@ impl Context {
         // A chain that is too long is the router's to refuse: there it leaves a trace.
         admission::admit(&json, 0, &self.config).map_err(|e| refused(e.to_string()))?;
         self.effects.follow_up(json)
-    }
-
-    fn entity_key(&self, entity: &str, id: &str) -> Result<String, EffectError> {
-        let plain = |t: &str| {
-            !t.is_empty()
-                && t.bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
-        };
-        match plain(entity) && plain(id) {
-            true => Ok(self.env.keys.entity(entity, id)),
-            false => Err(EffectError::BadEntity(quoted(&format!("{entity}:{id}")))),
-        }
     }
 }
 

@@ -5,7 +5,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::effects::EffectError;
+use super::Context;
+use super::effects::{EffectError, quoted};
 use crate::error::HandlerError;
 use crate::store::Entry;
 
@@ -47,7 +48,7 @@ impl StoredEvent {
             .map_err(|e| HandlerError::reject(format_args!("stored {}: {e}", self.event_type)))
     }
 
-    pub(super) fn from_entry(key: &str, entry: &Entry) -> Result<Self, HandlerError> {
+    pub(crate) fn from_entry(key: &str, entry: &Entry) -> Result<Self, HandlerError> {
         let read = || {
             let text = |name| entry.fields.text(name).map(str::to_owned);
             Some(Self {
@@ -73,4 +74,111 @@ pub struct History {
     pub version: u64,
     /// The events asked for, oldest first.
     pub events: Vec<StoredEvent>,
+}
+
+impl Context {
+    /// An entity's history from a version on (1 for all of it).
+    pub async fn load(
+        &mut self,
+        entity: &str,
+        id: &str,
+        from_version: u64,
+    ) -> Result<History, HandlerError> {
+        let key = self.entity_key(entity, id)?;
+        let entries: Vec<Entry> = self
+            .query(redis::cmd("XRANGE").arg(&key).arg(from_version).arg("+"))
+            .await?;
+        let events = entries
+            .iter()
+            .map(|e| StoredEvent::from_entry(&key, e))
+            .collect::<Result<Vec<_>, _>>()?;
+        let version = match events.last() {
+            Some(newest) => newest.version,
+            None if from_version <= 1 => 0,
+            None => self
+                .last(entity, id)
+                .await?
+                .map_or(0, |newest| newest.version),
+        };
+        Ok(History { version, events })
+    }
+
+    /// The newest event of an entity.
+    pub async fn last(
+        &mut self,
+        entity: &str,
+        id: &str,
+    ) -> Result<Option<StoredEvent>, HandlerError> {
+        let key = self.entity_key(entity, id)?;
+        let entries: Vec<Entry> = self
+            .query(
+                redis::cmd("XREVRANGE")
+                    .arg(&key)
+                    .arg("+")
+                    .arg("-")
+                    .arg("COUNT")
+                    .arg(1),
+            )
+            .await?;
+        entries
+            .first()
+            .map(|e| StoredEvent::from_entry(&key, e))
+            .transpose()
+    }
+
+    /// Appends events to an entity's history, which must be at `expected_version` (0: it does
+    /// not exist yet); otherwise nothing is committed and the handler runs again, uncharged.
+    pub fn append_events(
+        &mut self,
+        entity: &str,
+        id: &str,
+        expected_version: u64,
+        events: &[NewEvent],
+    ) -> Result<(), EffectError> {
+        if events.is_empty() {
+            return Err(EffectError::Empty);
+        }
+        let key = self.entity_key(entity, id)?;
+        let at = self.event.timestamp().to_string();
+        let cause = self.event.id().to_string();
+        let events = events
+            .iter()
+            .map(|event| {
+                let fields = [
+                    ("type", &event.event_type),
+                    ("data", &event.data),
+                    ("at", &at),
+                    ("event", &cause),
+                ];
+                fields
+                    .iter()
+                    .flat_map(|(name, value)| [name.as_bytes().to_vec(), value.as_bytes().to_vec()])
+                    .collect()
+            })
+            .collect();
+        self.effects.append(&key, expected_version, events)
+    }
+
+    fn entity_key(&self, entity: &str, id: &str) -> Result<String, EffectError> {
+        named(entity, id)?;
+        Ok(self.env.keys.entity(entity, id))
+    }
+
+    pub(super) fn snapshot_key(&self, entity: &str, id: &str) -> Result<String, EffectError> {
+        named(entity, id)?;
+        Ok(self.env.keys.snapshot(entity, id))
+    }
+}
+
+/// Refuses names that would break a key apart.
+fn named(entity: &str, id: &str) -> Result<(), EffectError> {
+    let plain = |t: &str| {
+        !t.is_empty()
+            && t.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+    };
+    match plain(entity) && plain(id) {
+        true => Ok(()),
+        false => Err(EffectError::BadEntity(quoted(&format!("{entity}:{id}")))),
+    }
 }

@@ -1,5 +1,6 @@
 //! What a service implements, and what it holds while it works on a delivery.
 
+mod aggregate;
 mod context;
 mod effects;
 mod history;
@@ -9,6 +10,7 @@ use std::future::Future;
 use crate::error::HandlerError;
 use crate::event::Event;
 
+pub use aggregate::{Aggregate, Decide, Versioned};
 pub use context::Context;
 pub(crate) use context::Environment;
 pub use effects::EffectError;
