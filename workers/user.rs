@@ -3,6 +3,7 @@
 //! | key | what |
 //! |---|---|
 //! | `es:User:<id>` | `User.Created`, `User.Updated`, in the order in which they arrived, each with its event time |
+//! | `snapshot:User:<id>` | hash: the user as it was every 20 versions, so that not all of the history is read |
 //! | `user-service:user:<id>` | hash for people: `username`, `email`, `user_type`, `created_at`, and `as_of`, the event time of the newest of it |
 //!
 //! ```text
@@ -17,13 +18,13 @@
 
 use std::process::ExitCode;
 
-use streamfleet::{Context, Event, Handler, HandlerError, NewEvent};
+use streamfleet::{Context, Event, Handler, HandlerError};
 
 #[path = "user/account.rs"]
 mod account;
 #[path = "shared/latest.rs"]
 mod latest;
-use account::{Account, Change, Fact};
+use account::{Account, Change, Fact, Happened};
 use latest::Stamp;
 
 struct User;
@@ -39,7 +40,8 @@ impl Handler for User {
 
     async fn handle(&self, event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
         match event.event_type() {
-            "User.Created" | "User.Updated" => record(event.data()?, event, cx).await,
+            "User.Created" => record(Happened::Created, event, cx).await,
+            "User.Updated" => record(Happened::Updated, event, cx).await,
             other => Err(HandlerError::reject(format!(
                 "user-service does not handle {other}: remove it from that route in routing.yaml"
             ))),
@@ -54,19 +56,17 @@ fn main() -> ExitCode {
     streamfleet::worker::main(User::from_env)
 }
 
-async fn record(change: Change, event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
+async fn record(
+    happened: impl Fn(Fact) -> Happened,
+    event: &Event,
+    cx: &mut Context,
+) -> Result<(), HandlerError> {
+    let change: Change = event.data()?;
     let id = change.user_id.to_string();
-    let history = cx.load("User", &id, 1).await?;
-    let mut account = Account::default();
-    for stored in &history.events {
-        account.apply(&stored.data()?);
-    }
     let Stamp { at, by } = Stamp::of(event);
-    let fact = Fact { at, by, change };
-    account.apply(&fact);
-    let stored = NewEvent::new(event.event_type(), &fact)?;
-    cx.append_events("User", &id, history.version, &[stored])?;
-    for (field, value) in account.shown() {
+    let mut user = cx.aggregate::<Account>(&id).await?;
+    cx.append_to(&id, &mut user, &[happened(Fact { at, by, change })])?;
+    for (field, value) in user.state.shown() {
         cx.hash_set(&format!("user:{id}"), field, value)?;
     }
     Ok(())

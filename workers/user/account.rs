@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use streamfleet::Aggregate;
 use uuid::Uuid;
 
 use super::latest::{Latest, Stamp, offer};
@@ -39,7 +40,17 @@ pub(crate) struct Change {
     pub(crate) created_at: Option<Timestamp>,
 }
 
-/// An event of `es:User:<id>`: what was said, when it happened, and which event said it.
+/// An event of `es:User:<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "data")]
+pub(crate) enum Happened {
+    #[serde(rename = "User.Created")]
+    Created(Fact),
+    #[serde(rename = "User.Updated")]
+    Updated(Fact),
+}
+
+/// What was said, when it happened, and which event said it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fact {
     pub(crate) at: Timestamp,
@@ -57,8 +68,15 @@ pub(crate) struct Account {
     created_at: Option<Latest<Timestamp>>,
 }
 
-impl Account {
-    pub(crate) fn apply(&mut self, fact: &Fact) {
+impl Aggregate for Account {
+    const ENTITY: &'static str = "User";
+    const SHAPE: u32 = 1;
+    const SNAPSHOT_EVERY: u64 = 20;
+    type Event = Happened;
+
+    fn apply(&mut self, event: &Happened) {
+        // A creation is no more than the first update: either may come first.
+        let (Happened::Created(fact) | Happened::Updated(fact)) = event;
         let Fact { at, by, change } = fact.clone();
         let stamp = Stamp { at, by };
         offer(&mut self.username, change.username, stamp);
@@ -66,7 +84,9 @@ impl Account {
         offer(&mut self.user_type, change.user_type, stamp);
         offer(&mut self.created_at, change.created_at, stamp);
     }
+}
 
+impl Account {
     /// What is known of the user, field by field, as text.
     pub(crate) fn shown(&self) -> impl Iterator<Item = (&'static str, String)> {
         let times = [
@@ -99,15 +119,20 @@ impl Account {
 mod tests {
     use super::*;
 
-    fn fact(second: i64, id: usize, fields: &str) -> Fact {
-        Fact {
+    fn fact(second: i64, id: usize, fields: &str) -> Happened {
+        let fact = Fact {
             at: Timestamp::from_second(second).unwrap(),
             by: Uuid::from_u128(id as u128),
             change: serde_json::from_str(&format!("{{\"user_id\":1{fields}}}")).unwrap(),
+        };
+        if fields.contains("created_at") {
+            Happened::Created(fact)
+        } else {
+            Happened::Updated(fact)
         }
     }
 
-    fn account(facts: &[Fact]) -> Account {
+    fn account(facts: &[Happened]) -> Account {
         let mut account = Account::default();
         facts.iter().for_each(|fact| account.apply(fact));
         account

@@ -90,6 +90,21 @@ fn every_event_is_in_the_history_and_what_comes_again_changes_nobody() {
     );
     reader.again();
     assert_same("again", &reader.kept(), &kept);
+
+    // With its snapshot or without, the history makes the same user of it.
+    let snapshot = |id: u32| {
+        reader
+            .fleet
+            .cli::<u64>(&format!("HGET snapshot:User:{id} version"))
+    };
+    assert!(
+        [100, 101].iter().all(|id| snapshot(*id) >= 40),
+        "one every 20 versions"
+    );
+    assert_eq!(reader.fleet.cli::<u64>("DEL snapshot:User:100"), 1);
+    let late = [100, 101].map(|id| updated(900 + id, "07:00:00", id, r#""username":"late""#));
+    reader.take(&late);
+    assert_same("late", &reader.kept(), &kept);
 }
 
 #[test]
