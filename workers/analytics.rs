@@ -4,9 +4,10 @@
 //! | key | what |
 //! |---|---|
 //! | `analytics-service:minute:2010-12-01T08:26`, `…:hour:2010-12-01T08`, `…:day:2010-12-01` | hash: `events:<type>`, `orders`, `units`, `revenue_cents`, `returns`, `returned_units`, `returns_cents`, `rejected:<reason>` |
-//! | `analytics-service:<window>:users` | set: users who signed up or ordered; SCARD counts them (0 is the guest) |
+//! | `analytics-service:<window>:users` | set: users who did something themselves: signed up, logged in, viewed, filled a cart, ordered; SCARD counts them (0 is the guest) |
 //! | `analytics-service:day:2010-12-01:country:France` | hash: `orders`, `units`, `revenue_cents`, `returns`, `returned_units`, `returns_cents` |
-//! | `analytics-service:user:<id>` | hash: `orders`, `spent_cents` |
+//! | `analytics-service:user:<id>` | hash: `orders`, `spent_cents`, `views`, `carts`, `carted_units`, `logins` |
+//! | `analytics-service:user:<id>:hours` | hash: hour of the day (UTC, `00` to `23`), how often the user did something in it |
 //! | `analytics-service:user:<id>:last_seen` | newest event time of the user, whatever order events arrive in |
 //!
 //! **Guarantee.** Each event counts exactly once. Money is counted in whole cents; an amount that
@@ -38,10 +39,15 @@ impl Handler for Analytics {
     async fn handle(&self, event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
         let windows = Windows::of(event.timestamp());
         match event.event_type() {
-            "Order.Created" => order(&event.data()?, &windows, event.timestamp(), cx)?,
-            "User.Created" => {
-                let User { user_id } = event.data()?;
-                seen(user_id, &windows, event.timestamp(), cx)?;
+            "Order.Created" => order(&event.data()?, &windows, event, cx)?,
+            "User.Created" => did(event.data()?, &[], &windows, event, cx)?,
+            "User.LoggedIn" => did(event.data()?, &[("logins", 1)], &windows, event, cx)?,
+            "Product.Viewed" => did(event.data()?, &[("views", 1)], &windows, event, cx)?,
+            "Product.AddedToCart" => {
+                let AddedToCart { user_id, quantity } = event.data()?;
+                let units = countable("/data/quantity", [quantity])?;
+                let counts = [("carts", 1), ("carted_units", units)];
+                did(User { user_id }, &counts, &windows, event, cx)?;
             }
             "Inventory.Stock.Received" => received(&event.data()?, &windows, cx)?,
             "Inventory.Stock.Rejected" => {
@@ -82,10 +88,17 @@ struct Address {
     country: Option<String>,
 }
 
-/// `User.Created`, as far as this service reads it.
+/// What a user does, as far as this service reads it.
 #[derive(Deserialize)]
 struct User {
     user_id: i64,
+}
+
+/// `Product.AddedToCart`, as far as this service reads it.
+#[derive(Deserialize)]
+struct AddedToCart {
+    user_id: i64,
+    quantity: i64,
 }
 
 /// `Inventory.Stock.Received`, as far as this service reads it.
@@ -130,18 +143,12 @@ impl RejectedFor {
 fn order(
     order: &Order,
     windows: &Windows,
-    at: jiff::Timestamp,
+    event: &Event,
     cx: &mut Context,
 ) -> Result<(), HandlerError> {
     let revenue = cents(order.total_amount)
         .map_err(|error| HandlerError::reject(format!("/data/total_amount: {error}")))?;
-    let units = order
-        .items
-        .iter()
-        .try_fold(0_i64, |sum, item| sum.checked_add(item.quantity))
-        .ok_or_else(|| {
-            HandlerError::reject("/data/items: the quantities add up to more than can be counted")
-        })?;
+    let units = countable("/data/items", order.items.iter().map(|item| item.quantity))?;
 
     let counts = [("orders", 1), ("units", units), ("revenue_cents", revenue)];
     count_all(
@@ -151,17 +158,16 @@ fn order(
         cx,
     )?;
 
-    let profile = format!("user:{}", order.user_id);
-    cx.hash_increment(&profile, "orders", 1)?;
-    cx.hash_increment(&profile, "spent_cents", revenue)?;
-    seen(order.user_id, windows, at, cx)
+    let user_id = order.user_id;
+    let profile = [("orders", 1), ("spent_cents", revenue)];
+    did(User { user_id }, &profile, windows, event, cx)
 }
 
 fn received(received: &Received, windows: &Windows, cx: &mut Context) -> Result<(), HandlerError> {
     if received.reason != Reason::Return {
         return Ok(());
     }
-    let units = received.quantity;
+    let units = countable("/data/quantity", [received.quantity])?;
     // A return without a price still counts as units that came back.
     let value = received
         .unit_price
@@ -174,6 +180,18 @@ fn received(received: &Received, windows: &Windows, cx: &mut Context) -> Result<
         ("returns_cents", value),
     ];
     count_all(windows, received.country.as_deref(), &counts, cx)
+}
+
+/// Units in all, or a rejection that says where there are too many.
+fn countable(
+    pointer: &str,
+    quantities: impl IntoIterator<Item = i64>,
+) -> Result<i64, HandlerError> {
+    measure::units(quantities).ok_or_else(|| {
+        HandlerError::reject(format!(
+            "{pointer}: these are more units than can be counted"
+        ))
+    })
 }
 
 /// Counts in the event's windows and, where a country is known, in its share of the day.
@@ -199,15 +217,23 @@ fn count(windows: &Windows, field: &str, by: i64, cx: &mut Context) -> Result<()
     Ok(())
 }
 
-fn seen(
-    user_id: i64,
+/// A user did something: counts it in the user's profile, and the user in the event's windows.
+fn did(
+    User { user_id }: User,
+    counts: &[(&str, i64)],
     windows: &Windows,
-    at: jiff::Timestamp,
+    event: &Event,
     cx: &mut Context,
 ) -> Result<(), HandlerError> {
     for window in windows.all() {
         cx.set_add(&format!("{window}:users"), user_id.to_string())?;
     }
-    cx.set_if_newer(&format!("user:{user_id}:last_seen"), at, at.to_string())?;
+    let profile = format!("user:{user_id}");
+    for (field, by) in counts {
+        cx.hash_increment(&profile, field, *by)?;
+    }
+    cx.hash_increment(&format!("{profile}:hours"), windows.hour_of_day(), 1)?;
+    let at = event.timestamp();
+    cx.set_if_newer(&format!("{profile}:last_seen"), at, at.to_string())?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use redis::Commands;
 use serde_json::Value;
+use streamfleet::routing::Config;
 
 use crate::support::cli::{run, streamfleet};
 use crate::support::eventually;
@@ -13,12 +14,12 @@ use crate::support::fleet::Process;
 use crate::support::server::program;
 
 const ROUTING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/routing.yaml");
-const SUBSCRIBERS: [&str; 4] = [
-    "inventory-service",
-    "payment-service",
-    "notification-service",
-    "analytics-service",
-];
+
+/// How many services the shop has.
+fn services() -> usize {
+    let config = Config::load(Path::new(ROUTING)).unwrap();
+    config.routing.subscribers().count()
+}
 
 /// Starts it on a folder, and waits until it says that everything is started.
 fn dev(folder: &Path, more: &[&str]) -> Process {
@@ -42,7 +43,10 @@ fn dev_with(folder: &Path, more: &[&str], environment: &[(&str, &str)]) -> Proce
         child: command.spawn().unwrap(),
         log,
     };
-    process.wait_for_log("started: Redis, the router and 4 workers");
+    let services = services();
+    process.wait_for_log(&format!(
+        "started: Redis, the router and {services} workers"
+    ));
     process
 }
 
@@ -84,7 +88,7 @@ fn all_are_alive(url: &str) {
         let alive = subscribers
             .iter()
             .filter(|s| s["workers"] == serde_json::json!(["dev-1"]));
-        (router[0] == "dev-1" && alive.count() == SUBSCRIBERS.len()).then_some(())
+        (router[0] == "dev-1" && alive.count() == services()).then_some(())
     });
 }
 
@@ -101,8 +105,8 @@ fn everything_starts_works_and_stops_with_ctrl_c() {
     let started = children(dev.child.id());
     assert_eq!(
         started.len(),
-        7,
-        "Redis, the router, four workers, the gateway"
+        3 + services(),
+        "Redis, the router, workers, the gateway"
     );
 
     let data = r#"{"user_id":1,"username":"Ann","email":"ann@example.org","created_at":"2026-01-05T10:00:00Z","user_type":"customer"}"#;
@@ -139,7 +143,7 @@ fn everything_starts_works_and_stops_with_ctrl_c() {
     let log = dev.log_text();
     assert_eq!(
         log.matches("worker stopped").count(),
-        4,
+        services(),
         "each said goodbye"
     );
     assert!(!log.contains("did not stop in time"), "{log}");
@@ -163,7 +167,7 @@ fn nothing_survives_it_even_when_it_is_killed() {
     );
     all_are_alive(url);
     let started = children(dev.child.id());
-    assert_eq!(started.len(), 7);
+    assert_eq!(started.len(), 3 + services());
     dev.child.kill().unwrap();
     dev.child.wait().unwrap();
     eventually("all have ended", || {

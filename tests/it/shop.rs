@@ -1,4 +1,4 @@
-//! The shop at work: the shipped routing.yaml and schemas, the router, and its services,
+//! The shop at work: the shipped routing.yaml and schemas, the router, and all services,
 //! on an import of `tests/retail/small.csv`. What must come of it is computed by
 //! `tests/retail/expected.py`, which shares no code with the shop.
 
@@ -15,6 +15,19 @@ use crate::support::{Fleet, Server, eventually};
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
+/// Everyone whom routing.yaml names.
+const SERVICES: [&str; 9] = [
+    "inventory",
+    "payment",
+    "order",
+    "notification",
+    "analytics",
+    "search",
+    "cache",
+    "recommendation",
+    "user",
+];
+
 /// A fleet with the shipped routing.yaml (changed by `edit`) and schemas.
 pub fn shop(edit: impl Fn(String) -> String) -> Fleet {
     let fleet = Fleet {
@@ -30,26 +43,15 @@ pub fn shop(edit: impl Fn(String) -> String) -> Fleet {
     fleet
 }
 
-fn service(fleet: &Fleet, name: &str) -> Process {
-    let program = match name {
-        "inventory" => env!("CARGO_BIN_EXE_inventory-worker"),
-        "notification" => env!("CARGO_BIN_EXE_notification-worker"),
-        _ => env!("CARGO_BIN_EXE_analytics-worker"),
-    };
-    let mut command = Command::new(program);
+fn service(fleet: &Fleet, gateway: &Gateway, name: &str) -> Process {
+    let one = Path::new(env!("CARGO_BIN_EXE_analytics-worker"));
+    let mut command = Command::new(one.with_file_name(format!("{name}-worker")));
     command.args(["--name", name]);
     command.env("STREAMFLEET_OUTBOX", fleet.dir.path().join("outbox"));
-    fleet.launch(command, name, "worker started")
-}
-
-/// The payment service, with a gateway of its own.
-fn till(fleet: &Fleet) -> (Gateway, Process) {
-    let gateway = Gateway::start(fleet.dir.path());
-    let mut command = Command::new(env!("CARGO_BIN_EXE_payment-worker"));
-    command.args(["--name", "payment"]);
     command.env("STREAMFLEET_GATEWAY", gateway.url());
-    let worker = fleet.launch(command, "payment", "worker started");
-    (gateway, worker)
+    // An order that cannot be charged is cancelled then: long after all others have ended.
+    command.env("STREAMFLEET_ORDER_PATIENCE", "15s");
+    fleet.launch(command, name, "worker started")
 }
 
 /// Publishes what the importer makes of the file, unchecked, as the importer does.
@@ -64,9 +66,12 @@ fn import(fleet: &Fleet, stock: u32) {
     assert!(answer.ends_with("refused 0\n"), "{answer}");
 }
 
-/// Waits until nothing is owed, then compares everything.
+/// Waits until every order has ended and nothing is owed, then compares everything.
 #[track_caller]
-fn compare(fleet: &Fleet, stock: u32) {
+fn compare(fleet: &Fleet, gateway: &Gateway, stock: u32) {
+    eventually("every order has ended", || {
+        (fleet.is_drained() && fleet.cli::<u64>("HLEN sagas:Order") == 0).then_some(())
+    });
     fleet.drained();
     let status = fleet.ask(&["status", "--output", "json"]).json();
     assert_eq!(status["drained"], true, "{status:#}");
@@ -78,6 +83,7 @@ fn compare(fleet: &Fleet, stock: u32) {
     command.args(["--stock", &stock.to_string()]);
     command.arg("--socket").arg(fleet.socket());
     command.arg("--outbox").arg(fleet.dir.path().join("outbox"));
+    command.args(["--gateway", &gateway.url()]);
     let ran = run(command, b"");
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
 }
@@ -88,10 +94,10 @@ fn a_shortage_turns_away_exactly_who_comes_too_late() {
     let one_at_a_time = |text: String| text.replace("concurrency: 4", "concurrency: 1");
     let fleet = shop(one_at_a_time);
     let _router = fleet.router("r");
-    let _services = ["inventory", "notification", "analytics"].map(|s| service(&fleet, s));
-    let _till = till(&fleet);
+    let gateway = Gateway::start(fleet.dir.path());
+    let _services = SERVICES.map(|s| service(&fleet, &gateway, s));
     import(&fleet, 15);
-    compare(&fleet, 15);
+    compare(&fleet, &gateway, 15);
 }
 
 /// Nothing is lost or counted twice when a service is killed, nor when everything is published
@@ -100,9 +106,10 @@ fn a_shortage_turns_away_exactly_who_comes_too_late() {
 fn a_killed_service_and_a_repeated_import_change_no_number() {
     let fleet = shop(|text| text);
     let _router = fleet.router("r");
-    let _services = ["notification", "analytics"].map(|s| service(&fleet, s));
-    let _till = till(&fleet);
-    let mut inventory = service(&fleet, "inventory");
+    let gateway = Gateway::start(fleet.dir.path());
+    let mut inventory = service(&fleet, &gateway, SERVICES[0]);
+    let others = SERVICES[1..].iter();
+    let _others: Vec<_> = others.map(|s| service(&fleet, &gateway, s)).collect();
     inventory.signal("STOP");
     import(&fleet, 1_000_000);
     eventually("everything is routed", || {
@@ -125,15 +132,15 @@ fn a_killed_service_and_a_repeated_import_change_no_number() {
     inventory.child.wait().unwrap();
     let status = fleet.ask(&["status", "--output", "json"]).json();
     assert_eq!(status["drained"], false, "it was killed in the middle");
-    let _inventory = service(&fleet, "inventory");
-    compare(&fleet, 1_000_000);
+    let _inventory = service(&fleet, &gateway, SERVICES[0]);
+    compare(&fleet, &gateway, 1_000_000);
 
     import(&fleet, 1_000_000);
     fleet.drained();
     // 49 events: 45 are dropped, and 4 refused again.
     let discard = ["dead", "discard", "--subscriber", "router", "--limit", "4"];
     fleet.ask(&discard).ok();
-    compare(&fleet, 1_000_000);
+    compare(&fleet, &gateway, 1_000_000);
     assert_eq!(fleet.cli::<u64>("HGET stats:router duplicates"), 45);
 }
 

@@ -8,6 +8,9 @@ use rust_decimal::Decimal;
 /// still fit the integer that Redis counts with.
 const MAX_CENTS: i64 = 1_000_000_000_000;
 
+/// The most units that one event may speak of, for the same reason.
+const MAX_UNITS: i64 = 1_000_000_000_000;
+
 /// The windows that a moment belongs to, in UTC: `minute:…`, `hour:…` and `day:…`.
 pub(crate) struct Windows {
     pub(crate) minute: String,
@@ -27,6 +30,11 @@ impl Windows {
 
     pub(crate) fn all(&self) -> [&str; 3] {
         [&self.minute, &self.hour, &self.day]
+    }
+
+    /// `00` to `23`.
+    pub(crate) fn hour_of_day(&self) -> &str {
+        self.hour.rsplit('T').next().unwrap_or_default()
     }
 
     /// The key of one country's share of the day.
@@ -66,6 +74,14 @@ pub(crate) fn value_cents(price: Decimal, units: i64) -> Result<i64, AmountError
     cents(value.ok_or(AmountError::ProductOutOfRange { price, units })?)
 }
 
+/// Units in all, if they can be counted.
+pub(crate) fn units(quantities: impl IntoIterator<Item = i64>) -> Option<i64> {
+    quantities
+        .into_iter()
+        .try_fold(0_i64, i64::checked_add)
+        .filter(|units| (0..=MAX_UNITS).contains(units))
+}
+
 /// A name as part of a key: readable in redis-cli, and never taken for a separator.
 fn name_in_key(name: &str) -> String {
     let name: String = name
@@ -99,6 +115,7 @@ mod tests {
                 "day:2011-06-30"
             ]
         );
+        assert_eq!(windows.hour_of_day(), "23");
         assert_eq!(windows.country(" France "), "day:2011-06-30:country:France");
         assert_eq!(windows.country("a:b\n"), "day:2011-06-30:country:a_b");
         assert_eq!(windows.country(""), "day:2011-06-30:country:-");
@@ -135,5 +152,15 @@ mod tests {
             Err(AmountError::Fraction(decimal("0.015")))
         );
         assert!(value_cents(Decimal::MAX, 2).is_err());
+    }
+
+    #[test]
+    fn units_are_counted_as_far_as_redis_counts() {
+        assert_eq!(units([]), Some(0));
+        assert_eq!(units([2, 3]), Some(5));
+        assert_eq!(units([MAX_UNITS]), Some(MAX_UNITS));
+        assert_eq!(units([MAX_UNITS, 1]), None);
+        assert_eq!(units([i64::MAX, i64::MAX]), None);
+        assert_eq!(units([-1]), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The pure parts of these services and of the sandbox gateway, which are tested beside their code.
+//! The pure parts of the services and of the sandbox gateway, which are tested beside their code.
 
 #![allow(dead_code, reason = "the programs use the rest")]
 
@@ -16,3 +16,15 @@ mod journal;
 mod rules;
 #[path = "../../../workers/notification/smtp.rs"]
 mod smtp;
+#[path = "../../../workers/user/account.rs"]
+mod account;
+#[path = "../../../workers/search/index.rs"]
+mod index;
+#[path = "../../../workers/shared/latest.rs"]
+mod latest;
+#[path = "../../../workers/cache/page.rs"]
+mod page;
+#[path = "../../../workers/shared/product.rs"]
+mod product;
+#[path = "../../../workers/recommendation/together.rs"]
+mod together;
