@@ -1,7 +1,7 @@
 //! The scripts: one `.lua` file each, which documents its KEYS, ARGV and answers; here they are
 //! named, flagged and called. Settling and trimming, and what a worker needs to start, may run
-//! when Redis is out of memory (`allow-oom`), because only they can free any; bringing in new
-//! work (routing, redriving) may not.
+//! when Redis is out of memory (`allow-oom`), because only they can free any; so may what stops
+//! workers or lets them go on. Bringing in new work (routing, redriving) may not.
 //!
 //! | file | what its scripts do |
 //! |---|---|
@@ -12,9 +12,11 @@
 //! | transact | the same for an ordinary batch: a script checks, a transaction writes |
 //! | groups | dataset, groups, live workers |
 //! | trim | cut history |
+//! | control | pause and resume a subscriber; its circuit breaker |
 
 mod call;
 mod claim;
+mod control;
 mod groups;
 mod route;
 mod settle;
@@ -27,6 +29,10 @@ use super::codec::{EntryId, Fields};
 use call::{Call, Script};
 
 pub use claim::{Claimed, Reclaimed, Scope};
+pub use control::{
+    BreakerKeys, OpenedBreaker, ProbeEnd, ProbeEnded, ProbeTaken, end_probe, open_breaker, pause,
+    read_control, resume, take_probe,
+};
 pub use groups::{
     Announce, Ensure, GroupState, Membership, Retired, ensure_group, join_fleet, register_worker,
     retire_group,
@@ -63,6 +69,12 @@ scripts! {
     ENSURE_GROUP = " flags=allow-oom", "../lua/ensure_group.lua";
     RETIRE_GROUP = " flags=allow-oom", "../lua/retire_group.lua";
     REDRIVE = "", "../lua/redrive.lua";
+    READ_CONTROL = " flags=no-writes", "../lua/read_control.lua";
+    PAUSE = " flags=allow-oom", "../lua/pause.lua";
+    RESUME = " flags=allow-oom", "../lua/resume.lua";
+    OPEN_BREAKER = " flags=allow-oom", "../lua/open_breaker.lua";
+    TAKE_PROBE = " flags=allow-oom", "../lua/take_probe.lua";
+    END_PROBE = " flags=allow-oom", "../lua/end_probe.lua";
 }
 
 /// A delivery as the fence knows it: which entry, under which delivery count.
