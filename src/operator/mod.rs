@@ -5,6 +5,7 @@
 mod bench;
 mod check;
 mod child;
+mod control;
 mod dead;
 mod dev;
 mod filter;
@@ -44,6 +45,8 @@ enum Command {
     Status(status::Args),
     Dead(dead::Args),
     Group(group::Args),
+    Pause(control::PauseArgs),
+    Resume(control::ResumeArgs),
     Dev(dev::Args),
     Bench(Box<bench::Args>),
     #[command(hide = true)]
@@ -117,6 +120,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Status(args) => runtime.block_on(status::run(args)),
         Command::Dead(args) => runtime.block_on(dead::run(args)),
         Command::Group(args) => runtime.block_on(group::run(args)),
+        Command::Pause(args) => runtime.block_on(control::pause(args)),
+        Command::Resume(args) => runtime.block_on(control::resume(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
         Command::Bench(args) => runtime.block_on(bench::run(*args)),
         Command::Child(args) => child::become_child(&args),

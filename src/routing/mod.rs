@@ -22,7 +22,9 @@ use xxhash_rust::xxh3::Xxh3;
 pub use self::model::json_schema;
 pub(crate) use self::problem::read_bounded;
 pub use self::problem::{ConfigError, Problem, Severity};
-pub use self::table::{Limits, Route, Routing, Start, StreamSettings, SubscriberSettings};
+pub use self::table::{
+    BreakerSettings, Limits, Route, Routing, Start, StreamSettings, SubscriberSettings,
+};
 
 use self::model::Model;
 use self::yaml::{Node, Yaml};

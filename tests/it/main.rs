@@ -15,6 +15,7 @@ mod properties;
 #[allow(dead_code, reason = "other suites use the rest")]
 mod support;
 
+mod breaker;
 mod crashes;
 mod curves;
 mod dev;
@@ -23,6 +24,7 @@ mod ledger;
 mod mutants;
 mod operator;
 mod outages;
+mod pause;
 mod peers;
 mod readme;
 mod retries;

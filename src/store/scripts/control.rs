@@ -49,16 +49,7 @@ pub struct BreakerKeys {
     pub inbox: String,
 }
 
-/// What became of the wish to open the breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenedBreaker {
-    /// Whether it was this call that opened it.
-    pub by_us: bool,
-    /// Until when it is open (ms, 1970, the server's clock).
-    pub until_ms: u64,
-}
-
-/// Opens the breaker if it is closed; `event` tells of it, if it is not empty.
+/// Opens the breaker; false if it was not closed. `event` tells of it, if it is not empty.
 pub async fn open_breaker(
     connection: &mut MultiplexedConnection,
     keys: &BreakerKeys,
@@ -66,15 +57,11 @@ pub async fn open_breaker(
     why: &str,
     flow: &str,
     event: &[u8],
-) -> Result<OpenedBreaker, RedisError> {
+) -> Result<bool, RedisError> {
     let mut call = OPEN_BREAKER.key(&keys.control);
     call.key(&keys.stats).key(&keys.inbox);
     call.arg(for_ms).arg(why).arg(flow).arg(event);
-    let (word, until_ms): (String, u64) = call.invoke_async(connection).await?;
-    Ok(OpenedBreaker {
-        by_us: word == "OPENED",
-        until_ms,
-    })
+    call.invoke_async(connection).await
 }
 
 /// What became of the wish for a probe.
@@ -172,9 +159,8 @@ pub async fn end_probe(
     call.key(&keys.stats).key(&keys.inbox);
     call.arg(token).arg(word).arg(must_pass).arg(for_ms);
     call.arg(why).arg(event);
-    let words: Vec<Value> = call.invoke_async(connection).await?;
-    let word = words.into_iter().next().unwrap_or(Value::Nil);
-    Ok(match String::from_redis_value(word)?.as_str() {
+    let word: String = call.invoke_async(connection).await?;
+    Ok(match word.as_str() {
         "TAKEN" => ProbeEnded::Taken,
         "CLOSED" => ProbeEnded::Closed,
         "OPENED" => ProbeEnded::Opened,

@@ -30,7 +30,7 @@ use call::{Call, Script};
 
 pub use claim::{Claimed, Reclaimed, Scope};
 pub use control::{
-    BreakerKeys, OpenedBreaker, ProbeEnd, ProbeEnded, ProbeTaken, end_probe, open_breaker, pause,
+    BreakerKeys, ProbeEnd, ProbeEnded, ProbeTaken, end_probe, open_breaker, pause,
     read_control, resume, take_probe,
 };
 pub use groups::{
