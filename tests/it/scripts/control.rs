@@ -20,7 +20,7 @@ fn keys() -> BreakerKeys {
 }
 
 impl Bench {
-    async fn open(&mut self, for_ms: u64, event: &str) -> bool {
+    async fn trip(&mut self, for_ms: u64, event: &str) -> bool {
         let event = event.as_bytes();
         open_breaker(&mut self.redis, &keys(), for_ms, "down", "flow", event)
             .await
@@ -30,7 +30,7 @@ impl Bench {
     /// A breaker whose time is over.
     async fn over() -> Self {
         let mut b = Self::empty().await;
-        assert!(b.open(60_000, "").await);
+        assert!(b.trip(60_000, "").await);
         b.run(&format!("HSET {CONTROL} until 1"));
         b
     }
@@ -91,7 +91,7 @@ async fn a_pause_is_there_until_it_is_over_or_resumed() {
 #[tokio::test]
 async fn a_closed_breaker_opens_once_and_says_so_once() {
     let mut b = Bench::empty().await;
-    assert!(b.open(5_000, "{}").await);
+    assert!(b.trip(5_000, "{}").await);
     assert_eq!(b.number("until") - b.number("since"), 5_000);
     assert_eq!(b.field("since"), b.field("first"));
     let shown = ["breaker", "opened", "why", "flow"].map(|f| b.field(f));
@@ -99,11 +99,11 @@ async fn a_closed_breaker_opens_once_and_says_so_once() {
     assert_eq!(b.entries("inbox"), ["event={}"]);
     assert_eq!(b.show(STATS), "opened=1");
     let before = b.snapshot();
-    assert!(!b.open(9_000, "{}").await);
+    assert!(!b.trip(9_000, "{}").await);
     assert_eq!(b.snapshot(), before, "it is open: nothing is written");
     b.run(&format!("HSET {CONTROL} breaker half-open"));
     let before = b.snapshot();
-    assert!(!b.open(9_000, "{}").await);
+    assert!(!b.trip(9_000, "{}").await);
     assert_eq!(b.snapshot(), before, "it is half-open: nothing is written");
 }
 
@@ -111,7 +111,7 @@ async fn a_closed_breaker_opens_once_and_says_so_once() {
 async fn probes_are_given_out_when_the_time_is_over_and_no_more_than_there_are() {
     let mut b = Bench::empty().await;
     assert_eq!(b.take("t", 9).await, ProbeTaken::Closed);
-    assert!(b.open(60_000, "").await);
+    assert!(b.trip(60_000, "").await);
     let before = b.snapshot();
     assert_eq!(b.take("t", 9).await, ProbeTaken::Open);
     assert_eq!(b.snapshot(), before, "too early: nothing is written");
@@ -206,7 +206,7 @@ async fn a_probe_that_nobody_ends_runs_out() {
 #[tokio::test]
 async fn a_clock_that_was_set_back_wedges_nothing() {
     let mut b = Bench::empty().await;
-    assert!(b.open(1_000, "").await);
+    assert!(b.trip(1_000, "").await);
     for field in ["since", "until"] {
         b.run(&format!("HINCRBY {CONTROL} {field} 3600000"));
     }
@@ -227,7 +227,7 @@ async fn what_cannot_be_told_or_written_is_not_done_by_half() {
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("key inbox is a string"), "{refused}");
     assert_eq!(b.snapshot(), before);
-    assert!(b.open(60_000, "").await, "without an event, no inbox");
+    assert!(b.trip(60_000, "").await, "without an event, no inbox");
     b.run(&format!("HSET {CONTROL} until 1"));
     assert!(b.takes("a", 1).await);
     b.run("DEL inbox");
