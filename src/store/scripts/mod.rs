@@ -30,8 +30,8 @@ use call::{Call, Script};
 
 pub use claim::{Claimed, Reclaimed, Scope};
 pub use control::{
-    BreakerKeys, ProbeEnd, ProbeEnded, ProbeTaken, end_probe, open_breaker, pause,
-    read_control, resume, take_probe,
+    BreakerKeys, ProbeEnd, ProbeEnded, ProbeTaken, end_probe, open_breaker, pause, read_control,
+    resume, take_probe,
 };
 pub use groups::{
     Announce, Ensure, GroupState, Membership, Retired, ensure_group, join_fleet, register_worker,
