@@ -7,6 +7,8 @@ use std::fmt;
 pub struct HandlerError {
     kind: Failure,
     message: String,
+    /// Whether it was Redis that could not be asked.
+    redis_away: bool,
 }
 
 /// The three ways to fail.
@@ -16,7 +18,8 @@ pub enum Failure {
     Retry,
     /// Never tried again.
     Reject,
-    /// What the handler depends on is down: nobody is charged, reading slows down.
+    /// What the handler depends on is down: nobody is charged, and after a few of them in a row the
+    /// circuit breaker stops reading.
     Unavailable,
 }
 
@@ -30,6 +33,7 @@ impl HandlerError {
         Self {
             kind: Failure::Retry,
             message: reason.to_string(),
+            redis_away: false,
         }
     }
     /// It will never work: the event goes to the dead letters at once.
@@ -37,14 +41,29 @@ impl HandlerError {
         Self {
             kind: Failure::Reject,
             message: reason.to_string(),
+            redis_away: false,
         }
     }
-    /// What it depends on is down: the event waits, uncharged, and reading slows down.
+    /// What it depends on is down: the event waits, uncharged. A few of them in a row open the
+    /// subscriber's circuit breaker: all its workers stop reading, and try again with a few
+    /// deliveries after a while (`breaker` in routing.yaml).
     pub fn unavailable(reason: impl fmt::Display) -> Self {
         Self {
             kind: Failure::Unavailable,
             message: reason.to_string(),
+            redis_away: false,
         }
+    }
+    /// Redis could not be asked: nobody is charged. It is none of the circuit breaker's business,
+    /// because without Redis nothing is read anyway.
+    pub(crate) fn redis_away(reason: impl fmt::Display) -> Self {
+        Self {
+            redis_away: true,
+            ..Self::unavailable(reason)
+        }
+    }
+    pub(crate) fn is_redis_away(&self) -> bool {
+        self.redis_away
     }
 }
 

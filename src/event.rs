@@ -326,6 +326,16 @@ impl Event {
         }
     }
 
+    /// The same as part of a flow, about `key`.
+    pub(crate) fn within(self, correlation_id: Uuid, key: &str) -> Self {
+        Self {
+            correlation_id,
+            key: Some(key.to_owned()),
+            source: Some("streamfleet".to_owned()),
+            ..self
+        }
+    }
+
     /// The event that `subscriber` publishes as its `index`-th answer to this one. Its id is
     /// the same however often the handler runs, so that a repeated commit repeats nothing.
     pub fn follow_up(

@@ -75,6 +75,7 @@
 //! | `audit` | stream, bounded | what came to the door and what became of it, if routing.yaml asks for it ([`audit`]) |
 //! | `fleet` | hash | dataset ID, configuration generations, every group ever created |
 //! | `worker:<subscriber>:<name>` | hash, TTL | a live process |
+//! | `control:<subscriber>` | hash | paused by whom, until when; circuit breaker |
 //! | `stats:<subscriber>`, `stats:router` | hash | counters that no stream can tell |
 //! | `<subscriber>:…` | any | effects of its handlers |
 //! | `es:<Entity>:<id>` | stream | the history of an entity; entry IDs are versions |

@@ -1,10 +1,12 @@
 //! Belonging to the fleet: who a process is, which dataset it works on, and which groups exist.
 //!
-//! Redis: `fleet` (dataset, generations, groups) and `worker:<subscriber>:<name>` (live workers).
+//! Redis: `fleet` (dataset, generations, groups), `worker:<subscriber>:<name>` (live workers) and
+//! `control:<subscriber>` (paused, circuit breaker).
 //! Guarantee: a group that was lost is never recreated by itself, and a process never goes on
 //! working on another dataset than the one it joined.
 
 mod clock;
+pub mod control;
 mod groups;
 mod identity;
 

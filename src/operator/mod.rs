@@ -6,6 +6,7 @@ mod audit;
 mod bench;
 mod check;
 mod child;
+mod control;
 mod dead;
 mod dev;
 mod entity;
@@ -52,6 +53,8 @@ enum Command {
     Group(group::Args),
     Entity(entity::Args),
     Saga(entity::SagaArgs),
+    Pause(control::PauseArgs),
+    Resume(control::ResumeArgs),
     Dev(dev::Args),
     Bench(Box<bench::Args>),
     #[command(hide = true)]
@@ -129,6 +132,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Group(args) => runtime.block_on(group::run(args)),
         Command::Entity(args) => runtime.block_on(entity::run(args)),
         Command::Saga(args) => runtime.block_on(entity::run_saga(args)),
+        Command::Pause(args) => runtime.block_on(control::pause(args)),
+        Command::Resume(args) => runtime.block_on(control::resume(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
         Command::Bench(args) => runtime.block_on(bench::run(*args)),
         Command::Child(args) => child::become_child(&args),

@@ -3,13 +3,14 @@
 use std::io::{IsTerminal, Write, stdout};
 use std::time::Duration;
 
-use super::text::{Output, Paint, Tone, age, escape, json_line, table};
+use super::text::{self, Output, Paint, Tone, age, count, escape, json_line, table};
 use super::{CommandError, Session};
 use crate::fleet::INBOX;
+use crate::fleet::control::BreakerState;
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
 use crate::process::interrupted;
-use crate::status::{Condition, GroupStatus, Snapshot, collect};
+use crate::status::{Condition, GroupStatus, Snapshot, SubscriberStatus, collect};
 
 /// Show the inbox, the streams, what each subscriber owes, and who is alive.
 #[derive(Debug, clap::Args)]
@@ -155,6 +156,18 @@ fn render(s: &Snapshot, paint: Paint) -> String {
         tones.push(tone(subscriber.dead, subscriber.lost, idle));
     }
     text += &(paint.table(&names, &tones) + "\n");
+    for subscriber in &s.subscribers {
+        for line in held_up(subscriber) {
+            text += &(paint.tone(&line, Tone::Alarm) + "\n");
+        }
+    }
+    if text
+        .lines()
+        .next_back()
+        .is_some_and(|line| !line.is_empty())
+    {
+        text.push('\n');
+    }
     let state = if s.drained {
         "drained: nothing is owed to anybody"
     } else {
@@ -175,6 +188,28 @@ fn render(s: &Snapshot, paint: Paint) -> String {
         s.server
     );
     text + &paint.tone(&last, Tone::Quiet) + "\n"
+}
+
+/// Why the workers of a subscriber do not read, or not everything.
+fn held_up(subscriber: &SubscriberStatus) -> Vec<String> {
+    let name = escape(&subscriber.name);
+    let mut lines = Vec::new();
+    if let Some(pause) = &subscriber.control.paused {
+        lines.push(format!("{name} {}", text::paused(pause)));
+    }
+    let breaker = &subscriber.control.breaker;
+    let (times, why) = (count(breaker.opened.into(), "time"), escape(&breaker.why));
+    match breaker.state {
+        BreakerState::Closed => {}
+        BreakerState::Open => lines.push(format!(
+            "{name} has its circuit breaker open until {}, opened {times} in a row: {why}",
+            text::moment(breaker.until)
+        )),
+        BreakerState::HalfOpen => lines.push(format!(
+            "{name} has its circuit breaker half-open, opened {times} in a row: {why}"
+        )),
+    }
+    lines
 }
 
 /// The inbox and redrive streams are shown only while there is something to see.

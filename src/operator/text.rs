@@ -6,9 +6,11 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::fleet::control::Pause;
 pub(super) use crate::text::escape;
 use crate::text::is_unsafe;
 
@@ -118,6 +120,25 @@ pub(super) fn human(duration: Duration) -> String {
 /// An age in milliseconds; a dash for none.
 pub(super) fn age(ms: Option<u64>) -> String {
     ms.map_or("-".to_owned(), |ms| human(Duration::from_millis(ms)))
+}
+
+/// A moment, to the second; a question mark for none.
+pub(super) fn moment(at: Option<Timestamp>) -> String {
+    let seconds = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
+    at.map_or("?".to_owned(), |at| seconds(at).to_string())
+}
+
+/// How a pause is told: until when, by whom, why.
+pub(super) fn paused(pause: &Pause) -> String {
+    let until = match pause.until {
+        Some(until) => moment(Some(until)),
+        None => "it is resumed".to_owned(),
+    };
+    let mut text = format!("is paused until {until}, by {}", escape(&pause.by));
+    if !pause.why.is_empty() {
+        text += &format!(": {}", escape(&pause.why));
+    }
+    text
 }
 
 /// `1 event`, `2 events`.

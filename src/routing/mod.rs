@@ -23,7 +23,8 @@ pub use self::model::json_schema;
 pub(crate) use self::problem::read_bounded;
 pub use self::problem::{ConfigError, Problem, Severity};
 pub use self::table::{
-    AuditSettings, Limits, Route, Routing, Start, StreamSettings, SubscriberSettings,
+    AuditSettings, BreakerSettings, Limits, Route, Routing, Start, StreamSettings,
+    SubscriberSettings,
 };
 
 use self::model::Model;

@@ -124,6 +124,9 @@ pub(super) struct SettingsModel {
     /// How long a delivery may go without a sign of life, 100ms to 1h. Default: 30s.
     #[schemars(example = &"30s")]
     pub(super) lease: Option<Span>,
+    /// When all workers of a subscriber stop reading because what it depends on is down;
+    /// `breaker: { enabled: false }` switches that off.
+    pub(super) breaker: Option<BreakerModel>,
     /// Where a new subscriber starts: new, beginning, or a time. Default: new.
     #[schemars(example = &"beginning", example = &"2026-01-31T00:00:00Z")]
     pub(super) start: Option<String>,
@@ -148,6 +151,41 @@ pub(super) struct BackoffModel {
     /// The share of each wait that is random, 0 to 1. Default: 0.5.
     #[schemars(range(min = 0, max = 1), example = 0.5)]
     pub(super) jitter: Option<f64>,
+}
+
+/// When all workers of a subscriber stop reading because what it depends on is down. Only what
+/// says so counts by itself (`unavailable`): events that are bad (rejected, or failing again and
+/// again) stop nobody, unless a failure rate is set.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BreakerModel {
+    /// Whether there is one. Default: true. Without it, what found something unavailable waits, and
+    /// everything else is read and tried all the same.
+    #[schemars(example = false)]
+    pub(super) enabled: Option<bool>,
+    /// It opens when so many deliveries in a row, in one worker, found something unavailable. Default: 5.
+    #[schemars(range(min = 1, max = 10_000), example = 5)]
+    pub(super) consecutive: Option<u32>,
+    /// It also opens when this share of the deliveries of a worker failed, within the window: those
+    /// that found something unavailable, and those to be tried again. Default: not looked at,
+    /// because bad events would open it too.
+    #[schemars(range(min = 0.01, max = 1), example = 0.5)]
+    pub(super) failure_rate: Option<f64>,
+    /// How far back the failure rate looks, 1s to 10m. Default: 10s.
+    #[schemars(example = &"10s")]
+    pub(super) window: Option<Span>,
+    /// With fewer deliveries in the window there is no failure rate. Default: 20.
+    #[schemars(range(min = 1, max = 1_000_000), example = 20)]
+    pub(super) min_outcomes: Option<u32>,
+    /// How long it stays open at first, 100ms to 1h; each time in a row twice as long. Default: 5s.
+    #[schemars(example = &"5s")]
+    pub(super) open: Option<Span>,
+    /// The longest that it stays open before it is tried again, at most 24h. Default: 1m.
+    #[schemars(example = &"1m")]
+    pub(super) max_open: Option<Span>,
+    /// How many deliveries, of all workers, try whether it can be closed, and must find that. Default: 3.
+    #[schemars(range(min = 1, max = 1_000), example = 3)]
+    pub(super) probes: Option<u32>,
 }
 
 /// The JSON schema of `routing.yaml` (draft-07), for editors; the checks use the same.

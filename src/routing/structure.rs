@@ -215,6 +215,7 @@ fn expected(part: Option<&Value>, kind: &TypeKind) -> &'static str {
         "string" => "a text",
         "array" => "a list",
         "object" => "a map of fields",
+        "boolean" => "true or false",
         _ => "another kind of value",
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::check::Checked;
 use super::duration::Span;
-use super::model::{Model, SettingsModel};
+use super::model::{BreakerModel, Model, SettingsModel};
 use crate::event_type::EventType;
 use crate::retry::Backoff;
 use crate::schemas::SchemaSet;
@@ -82,10 +82,43 @@ pub struct SubscriberSettings {
     pub timeout: Duration,
     /// How long a delivery may go without a sign of life before another worker claims it.
     pub lease: Duration,
+    /// When all its workers stop reading because what it depends on is down.
+    pub breaker: BreakerSettings,
     /// Where its group starts when it is first created.
     pub start: Start,
     /// The binary that serves it.
     pub worker: String,
+}
+
+/// When the circuit breaker of a subscriber opens, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BreakerSettings {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// It opens when so many deliveries in a row, in one worker, found something unavailable.
+    pub consecutive: u32,
+    /// It opens when this share of the deliveries of a worker failed within the window; not looked
+    /// at if absent.
+    pub failure_rate: Option<f64>,
+    /// How far back the failure rate looks.
+    pub window: Duration,
+    /// With fewer deliveries in the window there is no failure rate.
+    pub min_outcomes: u32,
+    /// How long it stays open at first.
+    pub open: Duration,
+    /// It never stays open for longer.
+    pub max_open: Duration,
+    /// How many deliveries try whether it can be closed, and must find that.
+    pub probes: u32,
+}
+
+impl BreakerSettings {
+    /// How long it stays open the `opened`-th time in a row (counted from 1).
+    pub fn open_for(&self, opened: u32) -> Duration {
+        let doubled = 1_u32.checked_shl(opened.saturating_sub(1));
+        let longer = doubled.map_or(self.max_open, |times| self.open.saturating_mul(times));
+        longer.min(self.max_open)
+    }
 }
 
 /// Where a new group starts to read.
@@ -265,6 +298,7 @@ pub(super) fn settle(
         concurrency: pick(layers, |s| s.concurrency).map_or(16, |n| size(Some(n.into()), 16)),
         timeout: span(pick(layers, |s| s.timeout), seconds(30)),
         lease: span(pick(layers, |s| s.lease), seconds(30)),
+        breaker: breaker(layers.map(|layer| layer?.breaker.as_ref())),
         start: pick(layers, |s| s.start.as_deref())
             .and_then(parse_start)
             .unwrap_or(Start::New),
@@ -274,11 +308,63 @@ pub(super) fn settle(
     }
 }
 
+fn breaker(layers: [Option<&BreakerModel>; 2]) -> BreakerSettings {
+    fn pick<T>(
+        layers: [Option<&BreakerModel>; 2],
+        field: impl Fn(&BreakerModel) -> Option<T>,
+    ) -> Option<T> {
+        layers.into_iter().flatten().find_map(field)
+    }
+    let span = |set: Option<Span>, or| set.map_or(Duration::from_secs(or), |Span(span)| span);
+    BreakerSettings {
+        enabled: pick(layers, |b| b.enabled).unwrap_or(true),
+        consecutive: pick(layers, |b| b.consecutive).unwrap_or(5),
+        failure_rate: pick(layers, |b| b.failure_rate),
+        window: span(pick(layers, |b| b.window), 10),
+        min_outcomes: pick(layers, |b| b.min_outcomes).unwrap_or(20),
+        open: span(pick(layers, |b| b.open), 5),
+        max_open: span(pick(layers, |b| b.max_open), 60),
+        probes: pick(layers, |b| b.probes).unwrap_or(3),
+    }
+}
+
 /// `new`, `beginning`, or an RFC 3339 time.
 pub(super) fn parse_start(text: &str) -> Option<Start> {
     match text {
         "new" => Some(Start::New),
         "beginning" => Some(Start::Beginning),
         time => time.parse().ok().map(Start::At),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_breaker_stays_open_twice_as_long_each_time_up_to_the_longest() {
+        let settings = breaker([None, None]);
+        let seconds = |opened| settings.open_for(opened).as_secs();
+        assert_eq!([1, 2, 3, 4, 5].map(seconds), [5, 10, 20, 40, 60]);
+        assert_eq!([0, 32, 33, u32::MAX].map(seconds), [5, 60, 60, 60]);
+    }
+
+    #[test]
+    fn each_setting_of_a_breaker_is_ones_own_else_the_default() {
+        let defaults = BreakerModel {
+            enabled: Some(false),
+            probes: Some(7),
+            ..BreakerModel::default()
+        };
+        let own = BreakerModel {
+            enabled: Some(true),
+            failure_rate: Some(0.5),
+            ..BreakerModel::default()
+        };
+        let settings = breaker([Some(&own), Some(&defaults)]);
+        assert!(settings.enabled);
+        assert_eq!((settings.probes, settings.consecutive), (7, 5));
+        assert_eq!(settings.failure_rate, Some(0.5));
+        assert!(!breaker([None, Some(&defaults)]).enabled);
     }
 }

@@ -1,7 +1,7 @@
 //! What is going on: streams, groups, subscribers and the router, as one serialisable snapshot.
 //!
 //! Redis: reads `inbox`, the domain and redrive streams and their groups, `dead:…`, `stats:…`,
-//! `scheduled`, `fleet` and `worker:…`; writes nothing. Lengths and positions are read in one transaction,
+//! `scheduled`, `control:…`, `fleet` and `worker:…`; writes nothing. Lengths and positions are read in one transaction,
 //! so that [`Snapshot::drained`] is true of one moment.
 
 mod read;
@@ -13,6 +13,7 @@ use redis::{FromRedisValue, RedisError, Value};
 use serde::Serialize;
 
 use self::read::{Answers, Names, Position, Read, ask};
+use crate::fleet::control::Control;
 use crate::fleet::{self, INBOX, ROUTER};
 use crate::routing::Routing;
 use crate::store::{self, EntryId, Keys, Link, RELEASED, RETRY, StoreError};
@@ -123,6 +124,13 @@ pub struct SubscriberStatus {
     pub dead: u64,
     /// Deliveries whose entry was deleted under it.
     pub lost: u64,
+    /// How often its circuit breaker opened.
+    pub opened: u64,
+    /// How often it closed.
+    pub closed: u64,
+    /// Whether its workers may read.
+    #[serde(flatten)]
+    pub control: Control,
     /// Names of its live workers.
     pub workers: Vec<String>,
 }
@@ -182,11 +190,14 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
     }
     let details = details(link, keys, &read, groups).await?;
     let subscribers = names.subscribers.iter().zip(&read.subscribers);
-    let subscribers = subscribers.map(|(name, &(dead, lost))| SubscriberStatus {
+    let subscribers = subscribers.map(|(name, found)| SubscriberStatus {
         name: name.clone(),
         routed: routing.subscriber(name).is_some(),
-        dead,
-        lost,
+        dead: found.dead,
+        lost: found.lost,
+        opened: found.opened,
+        closed: found.closed,
+        control: found.control.clone(),
         workers: workers.remove(name).unwrap_or_default(),
     });
     let subscribers = subscribers.collect();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redis::{FromRedisValue, Pipeline, RedisError, Value};
 
+use crate::fleet::control::Control;
 use crate::fleet::{INBOX, ROUTER};
 use crate::routing::Routing;
 use crate::store::{Entry, EntryId, Keys, Link, StoreError};
@@ -60,8 +61,16 @@ pub(super) struct Read {
     pub(super) dead_router: u64,
     pub(super) scheduled: u64,
     pub(super) streams: BTreeMap<String, Stream>,
-    /// Dead and lost, in the order of the names.
-    pub(super) subscribers: Vec<(u64, u64)>,
+    /// In the order of the names.
+    pub(super) subscribers: Vec<Subscriber>,
+}
+
+pub(super) struct Subscriber {
+    pub(super) dead: u64,
+    pub(super) lost: u64,
+    pub(super) opened: u64,
+    pub(super) closed: u64,
+    pub(super) control: Control,
 }
 
 impl Read {
@@ -135,13 +144,17 @@ impl Names {
         }
         for name in &self.subscribers {
             p.cmd("XLEN").arg(keys.dead(name));
-            p.cmd("HGET").arg(keys.stats(name)).arg("lost");
+            p.cmd("HMGET").arg(keys.stats(name));
+            p.arg("lost").arg("opened").arg("closed");
+            p.cmd("HMGET").arg(keys.control(name));
+            p.arg(Control::FIELDS.as_slice());
         }
         p
     }
 
     pub(super) fn read(&self, mut answers: Answers) -> Result<Read, RedisError> {
         let (seconds, micros): (u64, u64) = answers.take()?.unwrap_or_default();
+        let now_ms = seconds * 1_000 + micros / 1_000;
         let (dataset, generation) = answers.take()?.unwrap_or_default();
         let counters: [Option<u64>; 3] = answers.take()?.unwrap_or_default();
         let dead_router = answers.number()?;
@@ -160,10 +173,20 @@ impl Names {
         }
         let mut subscribers = Vec::new();
         for _ in &self.subscribers {
-            subscribers.push((answers.number()?, answers.number()?));
+            let dead = answers.number()?;
+            let counted: [Option<u64>; 3] = answers.take()?.unwrap_or_default();
+            let [lost, opened, closed] = counted.map(Option::unwrap_or_default);
+            let control = answers.take()?.unwrap_or_default();
+            subscribers.push(Subscriber {
+                dead,
+                lost,
+                opened,
+                closed,
+                control: Control::read(now_ms, control),
+            });
         }
         Ok(Read {
-            now_ms: seconds * 1_000 + micros / 1_000,
+            now_ms,
             dataset,
             generation,
             counters: counters.map(Option::unwrap_or_default),

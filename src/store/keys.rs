@@ -89,8 +89,14 @@ impl Keys {
     pub fn worker(&self, subscriber: &str, name: &str) -> String {
         self.key(format_args!("worker:{subscriber}:{name}"))
     }
-    /// Hash of counters that no stream can tell: `lost`; for the router `routed`, `refused`, `duplicates`,
-    /// `scheduled` (accepted to be delivered later; counted as routed when they are).
+    /// Hash: whether a subscriber is paused (`paused_until`, `paused_by`, `paused_why`), and its circuit
+    /// breaker unless that is closed (`breaker`, `since`, `until`, `first`, `opened`, `why`, `flow`, and
+    /// while it is half-open `probes`, `passed`).
+    pub fn control(&self, subscriber: &str) -> String {
+        self.key(format_args!("control:{subscriber}"))
+    }
+    /// Hash of counters that no stream can tell: `lost`, `opened`, `closed`; for the router `routed`, `refused`,
+    /// `duplicates`, `scheduled` (accepted to be delivered later; counted as routed when they are).
     pub fn stats(&self, subscriber: &str) -> String {
         self.key(format_args!("stats:{subscriber}"))
     }

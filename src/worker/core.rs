@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::breaker::Breaker;
 use super::delivery::{AttemptLog, Delivery, Slotted, Start};
 use super::execute::execute;
 use super::handler::{Environment, Handler};
@@ -17,7 +18,6 @@ use super::held::Held;
 use super::lanes::Lanes;
 use super::renew;
 use super::settle::{Ends, Settlers};
-use super::throttle::Throttle;
 use crate::failpoint::failpoint;
 use crate::fleet::Identity;
 use crate::routing::{Config, SubscriberSettings};
@@ -65,7 +65,7 @@ pub(crate) struct Core<H> {
     pub(crate) lanes: Lanes,
     /// Where everything but renewing and supervising runs.
     pub(crate) runtime: tokio::runtime::Handle,
-    pub(crate) throttle: Throttle,
+    pub(crate) breaker: Breaker,
     pub(crate) settlers: Arc<Settlers>,
     pub(crate) due: DueTimes,
     pub(crate) tasks: TaskTracker,
@@ -90,6 +90,7 @@ impl<H: Handler> Core<H> {
             starts: None,
             log: AttemptLog::default(),
             troubled: false,
+            probe: None,
             guard,
         }
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::breaker::Probe;
 use super::core::Source;
 use super::held::HeldGuard;
 use crate::error::Failure;
@@ -30,6 +31,8 @@ pub(crate) struct Delivery {
     pub(crate) log: AttemptLog,
     /// Whether `attempts` has a record of it.
     pub(crate) troubled: bool,
+    /// The right to run it, while the circuit breaker is half-open.
+    pub(crate) probe: Option<Probe>,
     /// While it exists, the lease is renewed.
     pub(crate) guard: HeldGuard,
 }
@@ -55,9 +58,10 @@ impl Delivery {
         self.log.0.len() as u32
     }
 
-    /// Whether nothing is known of it but that it is there: never claimed, never tried.
+    /// Whether nothing is known of it but that it is there: never claimed, never tried, and no more
+    /// depends on it than itself.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.starts.is_none() && !self.troubled
+        self.starts.is_none() && !self.troubled && self.probe.is_none()
     }
 
     /// Reads its event; otherwise says what it is instead of one.
@@ -183,7 +187,7 @@ pub(crate) enum Next {
     Retry(Duration),
     /// Charged; to the dead letters.
     GiveUp(GivenUp),
-    /// Not charged; again when the throttle allows.
+    /// Not charged; again after a while.
     Wait,
 }
 

@@ -139,7 +139,10 @@ pub(crate) async fn go_on<H: Handler>(core: Arc<Core<H>>, in_hand: InHand, mut s
             Stage::Ran(Ran::Failed(error)) => error,
             Stage::Ran(Ran::Returned(returned)) => match returned.result {
                 Ok(()) => {
-                    core.throttle.available();
+                    core.breaker.outcomes.passed(1);
+                    if let Some(probe) = delivery.probe.take() {
+                        probe.passed();
+                    }
                     if returned.effects.is_empty() {
                         return core.acknowledge(delivery, slot);
                     }
@@ -168,8 +171,9 @@ pub(crate) async fn go_on<H: Handler>(core: Arc<Core<H>>, in_hand: InHand, mut s
                 }
             },
         };
+        let wait = core.note_failure(delivery.probe.take(), &failure, &settings);
         return core
-            .settle_failure(&mut delivery, &event, failure, &settings)
+            .settle_failure(&mut delivery, &event, failure, wait, &settings)
             .await
             .unwrap_or(());
     }
@@ -298,6 +302,7 @@ impl<H: Handler> Core<H> {
         delivery: &mut Delivery,
         event: &Event,
         failure: HandlerError,
+        wait: Duration,
         settings: &SubscriberSettings,
     ) -> Option<()> {
         let charged = failure.kind() != Failure::Unavailable;
@@ -316,10 +321,7 @@ impl<H: Handler> Core<H> {
             entry = %delivery.fence.id, attempt, of = settings.max_attempts, charged, ?next, error, "a delivery failed");
         match next {
             Next::Retry(delay) => self.park(delivery, delay).await,
-            Next::Wait => {
-                let delay = self.throttle.unavailable(&settings.backoff);
-                self.park(delivery, delay).await
-            }
+            Next::Wait => self.park(delivery, wait).await,
             Next::GiveUp(why) => self.bury(delivery, why, &error).await,
         }
     }

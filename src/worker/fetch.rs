@@ -14,12 +14,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::WorkerError;
+use super::breaker::{Passage, Way};
 use super::core::{Core, Source};
 use super::delivery::Delivery;
 use super::handler::Handler;
 use super::lanes::let_others_run;
 use super::settle::{Ack, End};
 use crate::failpoint::failpoint;
+use crate::fleet::control::POLL;
 use crate::fleet::{self, MembershipLost, WantedGroup};
 use crate::retry::RECONNECT;
 use crate::store::{
@@ -61,16 +63,26 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
     let mut failures = 0;
     let mut sources = core.sources.subscribe();
     let mut crowded = Crowded::default();
-    while !core.stop.reading.is_cancelled() {
+    while let Some(passage) = core.breaker.gate.passage().await {
         let Some(free) = core.wait_for_slots().await else {
             break;
         };
+        if passage.ends.is_cancelled() {
+            continue;
+        }
         let current = sources.borrow_and_update().clone();
         if current.is_empty() {
             tokio::select! {
                 () = core.stop.reading.cancelled() => break,
                 _ = sources.changed() => continue,
             }
+        }
+        if passage.way == Way::Probing {
+            match core.probe(&mut reader, &consumer, &current, &passage).await {
+                Ok(()) => failures = 0,
+                Err(error) => core.answer_error(&mut failures, &error).await?,
+            }
+            continue;
         }
         let asked = crowded.or_all(&current);
         let streams: Vec<_> = asked.iter().map(|s| s.holder.stream.as_str()).collect();
@@ -82,7 +94,7 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
             &streams,
             count,
             asked.len() == current.len(), // it waits for news of all, never of some
-            &core.stop.reading,
+            &passage.ends,
         );
         match read.await {
             Ok(streams) => {
@@ -101,14 +113,7 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
                 }
                 core.start(deliveries).await;
             }
-            Err(error) => {
-                failures += 1;
-                if error.redis().is_some_and(is_dataset_gone) {
-                    core.answer_lost_group().await?;
-                } else {
-                    core.pause(failures, &error).await;
-                }
-            }
+            Err(error) => core.answer_error(&mut failures, &error).await?,
         }
     }
     Ok(())
@@ -118,12 +123,6 @@ impl<H: Handler> Core<H> {
     /// How many entries may be taken now; `None` when reading has ended.
     async fn wait_for_slots(&self) -> Option<usize> {
         loop {
-            if let Some(until) = self.throttle.paused_until() {
-                tokio::select! {
-                    () = self.stop.reading.cancelled() => return None,
-                    () = tokio::time::sleep_until(until) => {}
-                }
-            }
             // Taking a permit and giving it back waits in line behind whoever needs a slot.
             let permit = tokio::select! {
                 biased;
@@ -141,9 +140,43 @@ impl<H: Handler> Core<H> {
             if free > 0 {
                 // Half at a time: Redis reads the next while these are worked on.
                 let half = self.concurrency.div_ceil(2);
-                return Some(self.throttle.allowance(free.min(half)));
+                return Some(free.min(half));
             }
         }
+    }
+
+    /// Reads one delivery as a probe, from the first stream that has one.
+    async fn probe(
+        self: &Arc<Self>,
+        reader: &mut Reader,
+        consumer: &str,
+        sources: &[Arc<Source>],
+        passage: &Passage,
+    ) -> Result<(), StoreError> {
+        if let Some(probe) = self.take_probe().await? {
+            for source in sources {
+                let (me, stream) = (&*self.env.subscriber, [source.holder.stream.as_str()]);
+                while !passage.ends.is_cancelled() {
+                    let since = Instant::now();
+                    let read = reader.read(me, consumer, &stream, 1, false, &passage.ends);
+                    let entries: Vec<_> = read.await?.into_iter().flat_map(|(_, e)| e).collect();
+                    if entries.is_empty() {
+                        break;
+                    }
+                    if let Some(fresh) = self.sort(source, entries, since).await.pop() {
+                        let probe = Some(probe);
+                        self.start(vec![Delivery { probe, ..fresh }]).await;
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        // Others have all probes, or there is nothing to try.
+        tokio::select! {
+            () = passage.ends.cancelled() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+        Ok(())
     }
 
     /// Sorts fresh entries: acknowledges those that name others, holds those that are for us.
@@ -194,6 +227,19 @@ impl<H: Handler> Core<H> {
                 && fields
                     .text(StreamField::TYPE)
                     .is_some_and(|t| self.config.borrow().routing.is_for(me, t)))
+    }
+
+    async fn answer_error(
+        &self,
+        failures: &mut u32,
+        error: &StoreError,
+    ) -> Result<(), WorkerError> {
+        *failures += 1;
+        if error.redis().is_some_and(is_dataset_gone) {
+            return self.answer_lost_group().await;
+        }
+        self.pause(*failures, error).await;
+        Ok(())
     }
 
     async fn pause(&self, failures: u32, error: &StoreError) {

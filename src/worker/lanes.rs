@@ -238,13 +238,13 @@ impl<H: Handler> Core<H> {
                     continue;
                 }
             };
-            self.throttle.available();
             let mut ends = vec![end];
             while let Some(Done::Ended(_, end)) = done.next_if(
                 |next| matches!(next, Done::Ended(other, _) if Arc::ptr_eq(other, &source)),
             ) {
                 ends.push(end);
             }
+            self.breaker.outcomes.passed(ends.len());
             // A commit keeps its slot until it is settled.
             let acks = ends.iter().filter(|end| matches!(end, End::Ack(_))).count();
             let slots = slots.as_mut().and_then(|slots| slots.split(acks));

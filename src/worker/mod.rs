@@ -8,10 +8,12 @@
 //! | execute | runs one delivery to its end and settles by what its handler returned |
 //! | settle | sends what ends deliveries until Redis has answered |
 //! | reclaim | brings back with XAUTOCLAIM what is due or lost its worker |
+//! | breaker | whether anything may be read: the circuit breaker that all workers share, and pauses |
 //! | renew | signs of life for what is held, from a thread of its own |
 //!
 //! A service implements [`Handler`] and calls [`main`]; what it sees is in `handler`.
 
+mod breaker;
 mod core;
 mod delivery;
 mod execute;
@@ -24,7 +26,6 @@ mod renew;
 mod run;
 mod settle;
 mod supervise;
-mod throttle;
 
 pub use core::Stop;
 pub use delivery::{Attempt, AttemptLog};

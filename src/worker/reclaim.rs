@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::RedisError;
 use tokio::time::Instant;
 
+use super::breaker::{Probe, Way};
 use super::core::{Core, Source};
 use super::delivery::{AttemptLog, Delivery};
 use super::handler::Handler;
@@ -82,15 +83,16 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>, after_outage: bool) {
         grace.until += core.lease / 3;
     }
     loop {
+        let way = core.breaker.gate.way();
         core.reclaim_all(&mut grace).await;
         if grace.set_back && core.restart_idle().await {
             grace.set_back = false;
             continue;
         }
-        let pause = core.throttle.paused_until().unwrap_or_else(Instant::now);
         tokio::select! {
             () = core.stop.reading.cancelled() => return,
-            () = core.due.wait((Instant::now() + LOOK).max(pause)) => {}
+            () = core.breaker.gate.changed(way) => {}
+            () = core.due.wait(Instant::now() + LOOK) => {}
         }
     }
 }
@@ -101,18 +103,33 @@ fn is_of_one_stream(error: &StoreError) -> bool {
 }
 
 impl<H: Handler> Core<H> {
-    /// Claims what is due on all streams in turn, until there is nothing more.
+    /// Claims what is due on all streams in turn, until there is nothing more; while the circuit
+    /// breaker is half-open, one delivery for each probe.
     async fn reclaim_all(self: &Arc<Self>, grace: &mut Grace) {
         let sources = self.sources.borrow().clone();
+        let mut probe = None;
         let mut found = true;
         while found {
             found = false;
             let mut longest = Duration::ZERO;
             for source in sources.iter() {
-                if self.stop.reading.is_cancelled() || self.throttle.paused_until().is_some() {
+                if self.stop.reading.is_cancelled() {
                     return;
                 }
-                match self.reclaim(source, grace, &mut longest).await {
+                match self.breaker.gate.way() {
+                    Way::Free => probe = None,
+                    Way::Shut => return,
+                    Way::Probing if probe.is_some() => {}
+                    Way::Probing => match self.take_probe().await {
+                        Ok(Some(taken)) => probe = Some(taken),
+                        Ok(None) => return,
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot take a probe; trying again");
+                            return;
+                        }
+                    },
+                }
+                match self.reclaim(source, &mut probe, grace, &mut longest).await {
                     Ok(Some(more)) => found |= more,
                     Ok(None) => {
                         grace.restart(self.link.epoch(), self.lease);
@@ -160,11 +177,12 @@ impl<H: Handler> Core<H> {
         all
     }
 
-    /// Claims what is due on one stream, as much as there are slots for. Answers whether there
+    /// Claims what is due on one stream, as much as there are slots for, or one with a probe. Answers whether there
     /// was anything; `None` if an outage came between.
     async fn reclaim(
         self: &Arc<Self>,
         source: &Arc<Source>,
+        probe: &mut Option<Probe>,
         grace: &mut Grace,
         longest: &mut Duration,
     ) -> Result<Option<bool>, StoreError> {
@@ -174,9 +192,12 @@ impl<H: Handler> Core<H> {
             () = self.stop.reading.cancelled() => return Ok(Some(false)),
             slot = self.slots.acquire() => drop(slot),
         }
-        let free = self
-            .throttle
-            .allowance(self.slots.available_permits().clamp(1, LIMIT));
+        // While it waited for a slot there may have come an end to it.
+        let free = match (self.breaker.gate.way(), &probe) {
+            (Way::Free, _) => self.slots.available_permits().clamp(1, LIMIT),
+            (Way::Probing, Some(_)) => 1,
+            _ => return Ok(Some(false)),
+        };
         let scope = grace.scope(self.lease);
         let lease = source.lease.as_millis() as u64;
         let (holder, since) = (source.holder.clone(), Instant::now());
@@ -220,6 +241,7 @@ impl<H: Handler> Core<H> {
                     starts,
                     log,
                     troubled: true, // reclaiming leaves a record
+                    probe: probe.take(),
                     ..held
                 });
             } else {

@@ -12,8 +12,7 @@ use super::handler::{Environment, Handler};
 use super::held::Held;
 use super::lanes::Lanes;
 use super::settle::Settlers;
-use super::throttle::Throttle;
-use super::{fetch, lanes, reclaim, renew, supervise};
+use super::{breaker, fetch, lanes, reclaim, renew, supervise};
 use crate::failpoint::failpoint;
 use crate::fleet::{self, Identity, MembershipLost, WantedGroup};
 use crate::routing::{Config, SubscriberSettings};
@@ -109,6 +108,17 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     // Not told, Redis may have just started: then others renew before anything is reclaimed.
     let after_outage = uptime.is_none_or(|uptime| uptime < settings.lease);
 
+    // Before anything is read.
+    let control = fleet::control::read(&link, &keys, &subscriber).await?;
+    let (requests_tx, requests) = mpsc::unbounded_channel();
+    let breaker = breaker::Breaker::new(
+        &control,
+        &settings,
+        &keys,
+        stop.reading.clone(),
+        requests_tx,
+    );
+
     let (settings_tx, settings_rx) = watch::channel(settings.clone());
     let core = Arc::new(Core {
         handler,
@@ -131,7 +141,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         asked: tokio::sync::Mutex::default(),
         runtime: tokio::runtime::Handle::current(),
         lanes: Lanes::default(),
-        throttle: Throttle::default(),
+        breaker,
         settlers: settlers.clone(),
         due: DueTimes::default(),
         tasks: TaskTracker::new(),
@@ -147,6 +157,8 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     )?;
     let lanes = lanes::spawn(&core, unsettled);
     let mut reclaiming = tokio::spawn(reclaim::run(core.clone(), after_outage));
+    let controlled = tokio_util::sync::CancellationToken::new();
+    let mut controlling = tokio::spawn(breaker::run(core.clone(), requests, controlled.clone()));
     let reloading = tokio::spawn(reload(core.clone(), config, settings_tx));
     tracing::info!(
         subscriber,
@@ -212,6 +224,14 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     reloading.abort();
     core.tasks.close();
     core.tasks.wait().await;
+    // What came of the last probes is known by now.
+    controlled.cancel();
+    if tokio::time::timeout(LAST_STEP, &mut controlling)
+        .await
+        .is_err()
+    {
+        controlling.abort();
+    }
     let sources = core.sources.borrow().clone();
     let streams = sources.iter().map(|s| (s.name.clone(), s.holder.clone()));
     let streams: Vec<_> = streams.collect();

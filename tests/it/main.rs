@@ -16,6 +16,7 @@ mod properties;
 mod support;
 
 mod audit;
+mod breaker;
 mod crashes;
 mod curves;
 mod dev;
@@ -26,6 +27,7 @@ mod mutants;
 mod operator;
 mod order_flow;
 mod outages;
+mod pause;
 mod peers;
 mod readme;
 mod retries;

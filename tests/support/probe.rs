@@ -49,6 +49,14 @@ async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(),
             std::process::abort()
         }
         "sleep" => pause.await,
+        // What it needs is there unless the test has made it a member of `down`.
+        "need" => {
+            pause.await;
+            if cx.is_member("down", &data.text).await? {
+                let down = format!("{} is down", data.text);
+                return Err(HandlerError::unavailable(down));
+            }
+        }
         "fail, then block" if cx.attempt() == 1 => {
             return Err(HandlerError::retry("told to fail, then to block"));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Checked, Checker, DAY, HOUR, MILLISECOND, in_file_order};
+use super::{Checked, Checker, DAY, HOUR, MILLISECOND, SECOND, in_file_order};
 use crate::routing::duration::show;
 use crate::routing::model::SettingsModel;
 use crate::routing::names::NameKind;
@@ -58,6 +58,13 @@ impl Checker<'_> {
             );
             self.range(&at(&["backoff", "max"]), backoff.max, MILLISECOND, 30 * DAY);
         }
+        if let Some(breaker) = &own.breaker {
+            let at = |field| at(&["breaker", field]);
+            self.range(&at("window"), breaker.window, SECOND, 600 * SECOND);
+            let least = 100 * MILLISECOND;
+            self.range(&at("open"), breaker.open, least, HOUR);
+            self.range(&at("max_open"), breaker.max_open, least, DAY);
+        }
         if let Some(start) = &own.start
             && parse_start(start).is_none()
         {
@@ -85,6 +92,18 @@ impl Checker<'_> {
         let sets_max = backoff.is_some_and(|backoff| backoff.max.is_some());
         let sets_lease = own.is_some_and(|own| own.lease.is_some());
         let settings = settle(name, own, defaults);
+        let breaker = own.and_then(|own| own.breaker.as_ref());
+        let sets_open = breaker.is_some_and(|breaker| breaker.open.is_some());
+        let sets_max_open = breaker.is_some_and(|breaker| breaker.max_open.is_some());
+        let (open, max_open) = (settings.breaker.open, settings.breaker.max_open);
+        if (sets_open || sets_max_open) && open > max_open {
+            let field = if sets_open { "open" } else { "max_open" };
+            self.error(
+                &[path, &["breaker", field]].concat(),
+                format!("the first time open ({}) is longer than the longest ({})", show(open), show(max_open)),
+                "make `open` at most `max_open`; a value that is not set here comes from the defaults",
+            );
+        }
         let (initial, max, lease) = (
             settings.backoff.initial,
             settings.backoff.max,

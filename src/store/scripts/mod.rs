@@ -1,7 +1,7 @@
 //! The scripts: one `.lua` file each, which documents its KEYS, ARGV and answers; here they are
 //! named, flagged and called. Settling and trimming, and what a worker needs to start, may run
-//! when Redis is out of memory (`allow-oom`), because only they can free any; bringing in new
-//! work (routing, redriving, commands) may not.
+//! when Redis is out of memory (`allow-oom`), because only they can free any; so may what stops
+//! workers or lets them go on. Bringing in new work (routing, redriving, commands) may not.
 //!
 //! | file | what its scripts do |
 //! |---|---|
@@ -14,9 +14,11 @@
 //! | groups | dataset, groups, live workers |
 //! | scheduled | events that are to be delivered later: find, move, refuse, cancel |
 //! | trim | cut history |
+//! | control | pause and resume a subscriber; its circuit breaker |
 
 mod call;
 mod claim;
+mod control;
 mod groups;
 mod route;
 mod scheduled;
@@ -31,6 +33,10 @@ use super::codec::{EntryId, Fields};
 use call::{Call, Script};
 
 pub use claim::{Claimed, Reclaimed, Scope};
+pub use control::{
+    BreakerKeys, ProbeEnd, ProbeEnded, ProbeTaken, end_probe, open_breaker, pause, read_control,
+    resume, take_probe,
+};
 pub use groups::{
     Announce, Ensure, GroupState, Membership, Retired, ensure_group, join_fleet, register_worker,
     retire_group,
@@ -77,6 +83,12 @@ scripts! {
     DELIVER = "", "../lua/deliver.lua";
     REFUSE_DUE = "", "../lua/refuse_due.lua";
     CANCEL_SCHEDULED = " flags=allow-oom", "../lua/cancel_scheduled.lua";
+    READ_CONTROL = " flags=no-writes", "../lua/read_control.lua";
+    PAUSE = " flags=allow-oom", "../lua/pause.lua";
+    RESUME = " flags=allow-oom", "../lua/resume.lua";
+    OPEN_BREAKER = " flags=allow-oom", "../lua/open_breaker.lua";
+    TAKE_PROBE = " flags=allow-oom", "../lua/take_probe.lua";
+    END_PROBE = " flags=allow-oom", "../lua/end_probe.lua";
 }
 
 /// A delivery as the fence knows it: which entry, under which delivery count.

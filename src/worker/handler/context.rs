@@ -15,7 +15,7 @@ use crate::error::HandlerError;
 use crate::event::Event;
 use crate::event_type::EventType;
 use crate::routing::Config;
-use crate::store::{Keys, Redis, StoreError};
+use crate::store::{Keys, Redis, StoreError, loses_connection};
 
 /// Reads from Redis, and collects effects and follow-up events.
 ///
@@ -87,12 +87,13 @@ impl Context {
         command: &redis::Cmd,
     ) -> Result<T, HandlerError> {
         // Redis away is nobody's fault: it must not charge an attempt.
-        let away = |e: StoreError| HandlerError::unavailable(e);
+        let away = |e: StoreError| HandlerError::redis_away(e);
         // Given back at once: a handler that calls a slow service between two reads must not keep
         // others from reading.
         let mut connection = self.env.redis.pool().await.map_err(away)?;
         command.query_async(&mut connection).await.map_err(|e| {
             let wrong_type = e.code() == Some("WRONGTYPE");
+            let lost = loses_connection(&e);
             let e = self.env.redis.error(e);
             if wrong_type {
                 // Redis does not say which key it was.
@@ -101,8 +102,10 @@ impl Context {
                     _ => "?".into(),
                 };
                 HandlerError::retry(format_args!("key {key}: {e}"))
-            } else {
+            } else if lost {
                 away(e)
+            } else {
+                HandlerError::unavailable(e)
             }
         })
     }

@@ -189,6 +189,11 @@ fn the_record_of_a_worker() {
     Case::new().survives("worker:probe-service:w", &[good(), good()], None);
 }
 
+#[test]
+fn what_may_pause_a_subscriber() {
+    Case::new().survives("control:probe-service", &[good(), good()], None);
+}
+
 /// A handler reads its own key of another type: its fault, charged, and it names the key.
 #[test]
 fn the_key_of_an_effect() {

@@ -1,6 +1,7 @@
 //! Every Lua script through its typed function, on a real Redis: before -> call -> after.
 
 mod commit;
+mod control;
 mod effects;
 mod groups;
 mod letters;

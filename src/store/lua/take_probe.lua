@@ -1,0 +1,28 @@
+-- Gives out a probe: the right to run one delivery while the circuit breaker is half-open. An open
+-- one whose time is over becomes half-open by the first.
+-- KEYS: control
+-- ARGV: token, how many may be under way or have passed, how long a token is good for (ms)
+-- Answers {'CLOSED'}, {'OPEN'}, {'NONE'} (all are given out), or {'GIVEN', how often it has opened in
+-- a row, when it opened first (ms, 1970), flow}.
+must_be(KEYS[1], 'hash')
+local state, since, till, probes, passed, opened, first, flow = unpack(redis.call('HMGET', KEYS[1],
+  'breaker', 'since', 'until', 'probes', 'passed', 'opened', 'first', 'flow'))
+if not state then return {'CLOSED'} end
+local now, good_for = now_ms(), tonumber(ARGV[3])
+if state == 'open' then
+  -- Opened in the future: the clock was set back, and must not keep it open for longer.
+  if now >= (tonumber(since) or 0) and now < (tonumber(till) or 0) then return {'OPEN'} end
+  probes, passed, since = '', 0, now
+end
+-- A worker that died keeps its token no longer than it is good for; nor if the clock was set back.
+local under_way = {}
+for token, expires in string.gmatch(probes or '', '(%S+)=(%d+)') do
+  local left = tonumber(expires) - now
+  if left > 0 and left <= good_for then under_way[#under_way + 1] = token .. '=' .. expires end
+end
+passed = tonumber(passed) or 0
+if #under_way + passed >= tonumber(ARGV[2]) then return {'NONE'} end
+under_way[#under_way + 1] = ARGV[1] .. '=' .. string.format('%.0f', now + good_for)
+redis.call('HSET', KEYS[1], 'breaker', 'half-open', 'since', string.format('%.0f', tonumber(since) or now),
+  'probes', table.concat(under_way, ' '), 'passed', passed)
+return {'GIVEN', tonumber(opened) or 1, tonumber(first) or now, flow or ''}
