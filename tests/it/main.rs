@@ -40,4 +40,5 @@ mod shop_pure;
 mod soak;
 mod startup;
 mod trimming;
+mod whole_shop;
 mod write_side;
