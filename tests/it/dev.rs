@@ -220,7 +220,7 @@ fn a_service_outside_has_a_stand_in() {
     );
     assert!(!third.log_text().contains("sandbox-gateway"));
     all_are_alive(&url);
-    assert_eq!(children(third.child.id()).len(), 6);
+    assert_eq!(children(third.child.id()).len(), 2 + services());
 }
 
 /// A worker that ends leaves the others at work; without Redis there is nothing to do.

@@ -193,7 +193,8 @@ proptest! {
         let (mut reserved, mut paid, mut refused) = (false, false, false);
         for name in sequence.iter().map(|&i| EVENTS[i]) {
             told.gets(&event(name), 1).unwrap();
-            let open = !refused && !(reserved && paid);
+            let confirmed = reserved && paid;
+            let open = !refused && !confirmed;
             match name {
                 "Inventory.Stock.Reserved" => reserved |= open,
                 "Payment.Order.Paid" => paid |= open,

@@ -43,6 +43,16 @@ pub fn shop(edit: impl Fn(String) -> String) -> Fleet {
     fleet
 }
 
+/// The same where nothing waits for long: retries, and what a circuit breaker holds up.
+pub fn brisk_shop(edit: impl Fn(String) -> String) -> Fleet {
+    shop(|text| {
+        let shipped = "backoff: { initial: 1s, multiplier: 2, max: 30s, jitter: 0.5 }";
+        assert!(text.contains(shipped));
+        let brisk = "backoff: { initial: 50ms, max: 200ms, jitter: 0 }\n  breaker: { open: 200ms, max_open: 200ms }";
+        edit(text.replace(shipped, brisk))
+    })
+}
+
 fn service(fleet: &Fleet, gateway: &Gateway, name: &str) -> Process {
     let one = Path::new(env!("CARGO_BIN_EXE_analytics-worker"));
     let mut command = Command::new(one.with_file_name(format!("{name}-worker")));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::services::gateway::Gateway;
-use crate::shop::shop;
+use crate::shop::brisk_shop;
 use crate::support::fleet::Process;
 use crate::support::{Fleet, eventually};
 
@@ -84,11 +84,9 @@ struct Day {
 
 impl Day {
     fn begin() -> Self {
-        let fleet = shop(|text| {
-            let shipped = "backoff: { initial: 1s, multiplier: 2, max: 30s, jitter: 0.5 }";
-            assert!(text.contains(shipped) && text.contains("lease: 30s"));
-            text.replace(shipped, "backoff: { initial: 50ms, max: 200ms, jitter: 0 }")
-                .replace("lease: 30s", "lease: 1s")
+        let fleet = brisk_shop(|text| {
+            assert!(text.contains("lease: 30s"));
+            text.replace("lease: 30s", "lease: 1s")
         });
         let gateway = Gateway::start(fleet.dir.path());
         gateway.rules(json!({"decline_above": "250", "delay_ms": 2}));

@@ -166,7 +166,11 @@ fn hash_of(script: &str) -> Vec<u8> {
     } else {
         " flags=allow-oom"
     };
-    let whole = format!("#!lua{flags}\n{}{}", text("prelude"), text(script));
+    let effects = match script {
+        "commit" => text("effects"),
+        _ => String::new(),
+    };
+    let whole = format!("#!lua{flags}\n{}{effects}{}", text("prelude"), text(script));
     redis::Script::new(&whole).get_hash().as_bytes().to_vec()
 }
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::shop::shop;
+use crate::shop::brisk_shop;
 use crate::support::cli::run;
 use crate::support::fleet::{Process, id, typed};
 use crate::support::{Fleet, eventually};
@@ -108,14 +108,6 @@ impl Drop for Server {
     }
 }
 
-fn fleet() -> Fleet {
-    shop(|text| {
-        let shipped = "backoff: { initial: 1s, multiplier: 2, max: 30s, jitter: 0.5 }";
-        assert!(text.contains(shipped));
-        text.replace(shipped, "backoff: { initial: 50ms, max: 200ms, jitter: 0 }")
-    })
-}
-
 fn worker(fleet: &Fleet, server: &str, more: &[(&str, &Path)]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_notification-worker"));
     command.args(["--name", "w"]).current_dir(fleet.dir.path());
@@ -135,7 +127,7 @@ fn user(user_id: i64, email: &str) -> Value {
 
 #[test]
 fn mail_is_sent_with_an_id_of_its_event_and_no_file_is_written() {
-    let fleet = fleet();
+    let fleet = brisk_shop(|text| text);
     let server = Server::start(fleet.dir.path(), &[]);
     let _router = fleet.router("r");
     let _worker = worker(&fleet, &format!("smtp://127.0.0.1:{}", server.port), &[]);
@@ -154,7 +146,7 @@ fn mail_is_sent_with_an_id_of_its_event_and_no_file_is_written() {
 /// A server that is away or not ready: no attempt is charged, and every mail arrives in the end.
 #[test]
 fn a_server_that_is_away_costs_no_mail_and_no_attempt() {
-    let fleet = fleet();
+    let fleet = brisk_shop(|text| text);
     let mut server = Server::start(fleet.dir.path(), &[]);
     let _router = fleet.router("r");
     let worker = worker(&fleet, &format!("smtp://127.0.0.1:{}", server.port), &[]);
@@ -193,7 +185,7 @@ fn a_server_that_is_away_costs_no_mail_and_no_attempt() {
 
 #[test]
 fn a_recipient_that_is_refused_for_good_becomes_a_dead_letter_and_holds_up_nobody() {
-    let fleet = fleet();
+    let fleet = brisk_shop(|text| text);
     let server = Server::start(fleet.dir.path(), &[]);
     let _router = fleet.router("r");
     let _worker = worker(&fleet, &format!("smtp://127.0.0.1:{}", server.port), &[]);
@@ -209,7 +201,7 @@ fn a_recipient_that_is_refused_for_good_becomes_a_dead_letter_and_holds_up_nobod
 
 #[test]
 fn a_password_comes_from_a_file_and_a_wrong_one_loses_no_mail() {
-    let fleet = fleet();
+    let fleet = brisk_shop(|text| text);
     let server = Server::start(fleet.dir.path(), &["shop@shop.example", "secret"]);
     let _router = fleet.router("r");
     let file = fleet.dir.path().join("password");
