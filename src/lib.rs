@@ -74,6 +74,7 @@
 //! | `control:<subscriber>` | hash | paused by whom, until when; circuit breaker |
 //! | `stats:<subscriber>`, `stats:router` | hash | counters that no stream can tell |
 //! | `<subscriber>:…` | any | effects of its handlers |
+//! | `<subscriber>@<n>:…`, and `@<n>` in names of groups | | the shadow of a read model being rebuilt ([`rebuild`]) |
 //! | `es:<Entity>:<id>` | stream | the history of an entity; entry IDs are versions |
 //!
 //! # A worker
@@ -115,7 +116,7 @@
 //! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], `failpoint`, `text` | no |
 //! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
 //! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
-//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`publisher`], [`status`] | through 1b |
+//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`rebuild`], [`publisher`], [`status`] | through 1b |
 //! | 3, processes | [`process`], [`operator`] | through 2 |
 //! | binaries | `src/bin`, `workers/` | no |
 
@@ -135,6 +136,7 @@ pub mod money;
 pub mod operator;
 pub mod process;
 pub mod publisher;
+pub mod rebuild;
 pub mod retry;
 pub mod router;
 pub mod routing;

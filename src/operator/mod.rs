@@ -12,6 +12,7 @@ mod filter;
 mod group;
 mod ndjson;
 mod publish;
+mod rebuild;
 mod server;
 mod status;
 mod text;
@@ -47,6 +48,7 @@ enum Command {
     Group(group::Args),
     Pause(control::PauseArgs),
     Resume(control::ResumeArgs),
+    Rebuild(rebuild::Args),
     Dev(dev::Args),
     Bench(Box<bench::Args>),
     #[command(hide = true)]
@@ -122,6 +124,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Group(args) => runtime.block_on(group::run(args)),
         Command::Pause(args) => runtime.block_on(control::pause(args)),
         Command::Resume(args) => runtime.block_on(control::resume(args)),
+        Command::Rebuild(args) => runtime.block_on(rebuild::run(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
         Command::Bench(args) => runtime.block_on(bench::run(*args)),
         Command::Child(args) => child::become_child(&args),

@@ -358,7 +358,7 @@ impl<H: Handler> Core<H> {
     }
 
     async fn bury(&self, delivery: &Delivery, why: GivenUp, error: &str) -> Option<()> {
-        let subscriber = &self.env.subscriber;
+        let (subscriber, group) = (&self.env.subscriber, &self.env.group);
         let error = truncate(error, MAX_REASON);
         let letter = Letter::given_up(
             subscriber,
@@ -370,7 +370,8 @@ impl<H: Handler> Core<H> {
             &delivery.log,
         )
         .to_fields();
-        let dead = self.env.keys.dead(subscriber);
+        // What a rebuild gives up becomes the subscriber's with the model.
+        let dead = self.env.keys.dead(group);
         failpoint!("worker.burying");
         self.settle(delivery, "dead letter", |mut c| {
             let (dead, letter) = (&dead, &letter);
@@ -384,7 +385,7 @@ impl<H: Handler> Core<H> {
         .await?;
         failpoint!("worker.buried");
         tracing::error!(stream = &*delivery.source.name, entry = %delivery.fence.id, reason = why.as_str(), error, dead,
-            "a delivery was given up; see: streamfleet dead list --subscriber {subscriber}");
+            "a delivery was given up; see: streamfleet dead list --subscriber {group}");
         Some(())
     }
 

@@ -27,6 +27,7 @@ mod outages;
 mod pause;
 mod peers;
 mod readme;
+mod rebuild;
 mod retries;
 mod routing;
 mod scripts;

@@ -13,6 +13,7 @@
 //! | groups | dataset, groups, live workers |
 //! | trim | cut history |
 //! | control | pause and resume a subscriber; its circuit breaker |
+//! | switch | put a rebuilt read model in the place of the live one |
 
 mod call;
 mod claim;
@@ -20,6 +21,7 @@ mod control;
 mod groups;
 mod route;
 mod settle;
+mod switch;
 pub mod transact;
 mod trim;
 
@@ -30,8 +32,8 @@ use call::{Call, Script};
 
 pub use claim::{Claimed, Reclaimed, Scope};
 pub use control::{
-    BreakerKeys, ProbeEnd, ProbeEnded, ProbeTaken, end_probe, open_breaker, pause,
-    read_control, resume, take_probe,
+    BreakerKeys, ProbeEnd, ProbeEnded, ProbeTaken, end_probe, open_breaker, pause, read_control,
+    resume, take_probe,
 };
 pub use groups::{
     Announce, Ensure, GroupState, Membership, Retired, ensure_group, join_fleet, register_worker,
@@ -39,6 +41,7 @@ pub use groups::{
 };
 pub use route::{RouteBatch, RouteCounts, Routed, redrive, route};
 pub use settle::{AckCounts, Asked, CommitRequest, Committed, Parked, Settled};
+pub use switch::{Switch, SwitchStream, Switched, switch};
 pub use trim::{Trimmed, trim};
 
 macro_rules! scripts {
@@ -75,6 +78,7 @@ scripts! {
     OPEN_BREAKER = " flags=allow-oom", "../lua/open_breaker.lua";
     TAKE_PROBE = " flags=allow-oom", "../lua/take_probe.lua";
     END_PROBE = " flags=allow-oom", "../lua/end_probe.lua";
+    SWITCH = " flags=allow-oom", "../lua/switch.lua";
 }
 
 /// A delivery as the fence knows it: which entry, under which delivery count.

@@ -35,9 +35,19 @@ pub struct Context {
 pub(crate) struct Environment {
     pub(crate) redis: Redis,
     pub(crate) keys: Keys,
+    /// The name in routing.yaml.
     pub(crate) subscriber: Arc<str>,
+    /// The group that is read, which is also the prefix of the effects: the subscriber, or in a
+    /// rebuild its shadow.
+    pub(crate) group: Arc<str>,
     /// Fires when the process stops reading.
     pub(crate) stop: CancellationToken,
+}
+
+impl Environment {
+    pub(crate) fn is_rebuild(&self) -> bool {
+        self.group != self.subscriber
+    }
 }
 
 impl Context {
@@ -66,6 +76,13 @@ impl Context {
     /// can recognise a repeated call.
     pub fn idempotency_key(&self) -> String {
         format!("{}:{}", self.env.subscriber, self.event.id())
+    }
+
+    /// Whether this is history that is run again to rebuild a read model (see
+    /// [`Handler::READ_MODEL`](super::Handler::READ_MODEL)): whoever cares for events as they
+    /// happen was told then.
+    pub fn is_rebuild(&self) -> bool {
+        self.env.is_rebuild()
     }
 
     /// Completes when the process stops: a long handler may then return early with an error.
@@ -111,7 +128,7 @@ impl Context {
     }
 
     fn own(&self, key: &str) -> String {
-        self.env.keys.effect(&self.env.subscriber, key)
+        self.env.keys.effect(&self.env.group, key)
     }
 
     /// A string.
@@ -346,6 +363,10 @@ impl Context {
         if events.is_empty() {
             return Err(EffectError::Empty);
         }
+        // The entity has these events: they were appended when this event was first handled.
+        if self.is_rebuild() {
+            return Err(EffectError::InRebuild);
+        }
         let key = self.entity_key(entity, id)?;
         let at = self.event.timestamp().to_string();
         let cause = self.event.id().to_string();
@@ -387,7 +408,8 @@ impl Context {
 
     /// Publishes a follow-up event: it exists if and only if this delivery is committed. Its
     /// id is derived from this event, so that it is the same in every run; correlation and
-    /// causation are carried on; event time is now.
+    /// causation are carried on; event time is now. In a rebuild it is checked, and then left out:
+    /// it was published when this event was first handled.
     pub fn publish(&mut self, event_type: &str, data: &impl Serialize) -> Result<(), EffectError> {
         let refused = |reason: String| EffectError::FollowUp {
             event_type: quoted(event_type),
@@ -402,6 +424,9 @@ impl Context {
             .map_err(|e| EffectError::Json(e.to_string()))?;
         // A chain that is too long is the router's to refuse: there it leaves a trace.
         admission::admit(&json, 0, &self.config).map_err(|e| refused(e.to_string()))?;
+        if self.is_rebuild() {
+            return Ok(());
+        }
         self.effects.follow_up(json)
     }
 

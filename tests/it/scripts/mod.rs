@@ -9,6 +9,7 @@ mod reclaim;
 mod rights;
 mod route;
 mod settle;
+mod switch;
 mod transact;
 mod trim;
 mod workers;
