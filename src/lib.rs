@@ -75,6 +75,7 @@
 //! | `stats:<subscriber>`, `stats:router` | hash | counters that no stream can tell |
 //! | `<subscriber>:…` | any | effects of its handlers |
 //! | `<subscriber>@<n>:…`, and `@<n>` in names of groups | | the shadow of a read model being rebuilt ([`rebuild`]) |
+//! | `trace:<correlation ID>` | stream, TTL | the hops of one business flow ([`trace`]) |
 //! | `es:<Entity>:<id>` | stream | the history of an entity; entry IDs are versions |
 //!
 //! # A worker
@@ -116,7 +117,7 @@
 //! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], `failpoint`, `text` | no |
 //! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
 //! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
-//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`rebuild`], [`publisher`], [`status`] | through 1b |
+//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`rebuild`], [`trace`], [`publisher`], [`status`] | through 1b |
 //! | 3, processes | [`process`], [`operator`] | through 2 |
 //! | binaries | `src/bin`, `workers/` | no |
 
@@ -144,6 +145,7 @@ pub mod schemas;
 pub mod status;
 pub mod store;
 mod text;
+pub mod trace;
 pub mod worker;
 
 /// The allocator of the binaries, for `#[global_allocator]`. An event is many small pieces of memory

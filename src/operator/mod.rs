@@ -16,6 +16,7 @@ mod rebuild;
 mod server;
 mod status;
 mod text;
+mod trace;
 
 use std::io;
 use std::path::PathBuf;
@@ -49,6 +50,7 @@ enum Command {
     Pause(control::PauseArgs),
     Resume(control::ResumeArgs),
     Rebuild(rebuild::Args),
+    Trace(trace::Args),
     Dev(dev::Args),
     Bench(Box<bench::Args>),
     #[command(hide = true)]
@@ -125,6 +127,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Pause(args) => runtime.block_on(control::pause(args)),
         Command::Resume(args) => runtime.block_on(control::resume(args)),
         Command::Rebuild(args) => runtime.block_on(rebuild::run(args)),
+        Command::Trace(args) => runtime.block_on(trace::run(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
         Command::Bench(args) => runtime.block_on(bench::run(*args)),
         Command::Child(args) => child::become_child(&args),

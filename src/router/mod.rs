@@ -14,6 +14,7 @@ mod fast;
 mod janitor;
 mod run;
 mod sender;
+mod traced;
 
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ use super::decide::{Verdict, decide, examine, might_pass_with_newer_config};
 use super::dedupe::Window;
 use super::janitor;
 use super::sender::Sender;
+use super::traced;
 use crate::failpoint::failpoint;
 use crate::fleet::{
     self, INBOX, Identity, Membership, MembershipLost, ROUTER, ServerClock, WantedGroup,
@@ -23,6 +24,7 @@ use crate::routing::Config;
 use crate::store::{
     Entry, Fence, Fields, Holder, Keys, Link, Redis, Scope, StoreError, info, is_dataset_gone,
 };
+use crate::trace::Tracer;
 
 /// How often entries of dead routers are looked for, and memory is checked.
 const UPKEEP: Duration = Duration::from_secs(1);
@@ -65,6 +67,7 @@ struct Router {
     dispatch: Dispatch,
     /// Sends what is decided; in order, so that no batch overtakes another.
     sender: Sender,
+    tracer: Tracer,
     /// How many entries to reclaim at a time, and to read at first.
     count: ReadCount,
     membership: Membership,
@@ -115,13 +118,16 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
 
     let upkeep = janitor::run(link.clone(), keys.clone(), config.clone());
     let alive = fleet::keep_alive(&link, &keys, &identity, &membership, config.clone());
+    let tracer = Tracer::start(link.clone(), keys.clone(), active.routing.trace());
     let dispatch = Dispatch {
+        tracer: tracer.clone(),
         link: link.clone(),
         keys: keys.clone(),
         inbox: inbox.clone(),
         stop: stop.clone(),
     };
     let mut router = Router {
+        tracer: tracer.clone(),
         link: link.clone(),
         keys: keys.clone(),
         inbox: inbox.clone(),
@@ -143,6 +149,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         lost = alive => Err(lost.into()),
         () = upkeep => Ok(()),
     };
+    tracer.finish().await;
     if outcome.is_ok() {
         failpoint!("router.leaving");
         let consumer = identity.consumer();
@@ -287,6 +294,7 @@ impl Router {
                 );
                 self.membership.generation = membership.generation;
                 self.window = window;
+                self.tracer.set(new.routing.trace());
                 self.active = new;
                 Ok(())
             }
@@ -389,7 +397,7 @@ impl Router {
             }
         }
         let mut targets = Vec::new();
-        let decided = entries
+        let decided: Vec<_> = entries
             .into_iter()
             .zip(verdicts)
             .map(|((fence, fields), verdict)| {
@@ -397,6 +405,7 @@ impl Router {
             })
             .collect();
         failpoint!("router.decided");
+        let hops = traced::hops(&self.tracer, &decided, &targets);
         // One under way and this one behind it: Redis never waits for us.
         self.finish_sending(1).await?;
         let batch = Decided {
@@ -404,6 +413,7 @@ impl Router {
             targets,
             read,
             window: self.window.clone(),
+            hops,
         };
         self.sender.hand_over(batch).await;
         Ok(())

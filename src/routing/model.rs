@@ -35,6 +35,8 @@ pub(super) struct Model {
     pub(super) dead_retention: Option<Span>,
     /// What a single event may measure.
     pub(super) limits: Option<LimitsModel>,
+    /// Traces of business flows, for `streamfleet trace`. Default: none are kept.
+    pub(super) trace: Option<TraceModel>,
     /// The streams. Every event type belongs to exactly one.
     #[schemars(required)]
     pub(super) streams: Option<BTreeMap<String, StreamModel>>,
@@ -72,6 +74,15 @@ pub(super) struct LimitsModel {
     /// How deep the JSON of an event may nest. Default: 64.
     #[schemars(range(min = 4, max = 100), example = 64)]
     pub(super) depth: Option<u64>,
+}
+
+/// Traces of business flows.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TraceModel {
+    /// How long a trace is kept after its last hop, 1s to 30d.
+    #[schemars(required, example = &"1d")]
+    pub(super) ttl: Option<Span>,
 }
 
 /// A stream: the event types that it keeps, and for how long.

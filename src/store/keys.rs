@@ -6,6 +6,8 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 /// Builds keys under one namespace.
 #[derive(Clone, Debug)]
 pub struct Keys {
@@ -106,6 +108,10 @@ impl Keys {
     /// Hash of counters that no stream can tell: `lost`, `opened`, `closed`; for the router `routed`, `refused`, `duplicates`.
     pub fn stats(&self, subscriber: &str) -> String {
         self.key(format_args!("stats:{subscriber}"))
+    }
+    /// Stream of the hops of one business flow.
+    pub fn trace(&self, correlation: Uuid) -> String {
+        self.key(format_args!("trace:{correlation}"))
     }
     /// A key of a subscriber's handlers.
     pub fn effect(&self, subscriber: &str, key: &str) -> String {

@@ -204,6 +204,7 @@ impl<H: Handler> Core<H> {
             fence,
             troubled,
             guard: None,
+            hop: None,
         };
         // Not sent, it stays pending and is skipped by whoever claims it.
         tokio::select! {

@@ -17,6 +17,7 @@ use crate::failpoint::failpoint;
 use crate::fleet::{self, Identity, MembershipLost, WantedGroup};
 use crate::routing::{Config, SubscriberSettings};
 use crate::store::{Holder, Keys, Link, Redis, StoreError};
+use crate::trace::Tracer;
 
 /// Why a worker ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -106,15 +107,12 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         // A lost group is answered by the fetcher, which meets it again at its first read.
         fleet::ensure_groups(&link, &keys, &wanted).await?;
     }
-    let identity = Identity::announce(
-        &link,
-        &keys,
-        &group,
-        name.as_deref(),
-        membership.generation,
-    )
-    .await?;
+    let identity =
+        Identity::announce(&link, &keys, &group, name.as_deref(), membership.generation).await?;
     failpoint!("worker.announced");
+    // What is run again was traced when it was run first.
+    let traced = first.routing.trace().filter(|_| rebuild.is_none());
+    let tracer = Tracer::start(link.clone(), keys.clone(), traced);
     let (unsettled_tx, unsettled) = mpsc::unbounded_channel();
     let settlers = Arc::new(Settlers::new(
         link.clone(),
@@ -122,6 +120,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         4 * settings.concurrency.max(64),
         stop.now.clone(),
         unsettled_tx,
+        tracer.clone(),
     ));
     let sources = load_sources(&link, &keys, &wanted, settings.lease, &identity, &settlers).await?;
     if rebuild.is_some() && sources.is_empty() {
@@ -177,6 +176,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         lanes: Lanes::default(),
         breaker,
         settlers: settlers.clone(),
+        tracer: tracer.clone(),
         due: DueTimes::default(),
         tasks: TaskTracker::new(),
         stop: stop.clone(),
@@ -272,6 +272,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     drop(sources);
     drop(lanes);
     let flushed = tokio::time::timeout(Duration::from_secs(5), settlers.finish()).await;
+    tracer.finish().await;
     deadline.abort();
     renewing.cancel();
     alive.abort();
@@ -341,6 +342,7 @@ async fn reload<H: Handler>(
 ) {
     while config.changed().await.is_ok() {
         let new = config.borrow_and_update().clone();
+        core.tracer.set(new.routing.trace());
         let Some(mine) = new.routing.subscriber(&core.env.subscriber) else {
             tracing::warn!(
                 "the new routing.yaml routes nothing to this subscriber: finishing what it still owes"

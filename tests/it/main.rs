@@ -35,4 +35,5 @@ mod shop;
 mod shop_pure;
 mod soak;
 mod startup;
+mod trace;
 mod trimming;

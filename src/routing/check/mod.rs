@@ -206,6 +206,8 @@ impl<'a> Checker<'a> {
         }
         self.range(&["dedupe_window"], model.dedupe_window, SECOND, 30 * DAY);
         self.range(&["dead_retention"], model.dead_retention, SECOND, CENTURY);
+        let trace_ttl = model.trace.as_ref().and_then(|trace| trace.ttl);
+        self.range(&["trace", "ttl"], trace_ttl, SECOND, 30 * DAY);
     }
 
     /// The streams in file order, and whether all their patterns could be read.
