@@ -195,7 +195,7 @@ fn corrupt(fleet: &Fleet) {
     let _: Reply = fleet.cli(&format!("SET {ME}:nobody:wrote:this x"));
 }
 
-/// What the issue is about: nothing is lost, nothing counted twice, though events never cease.
+/// Nothing is lost and nothing counted twice, though events never cease.
 #[test]
 fn a_corrupted_model_is_rebuilt_exactly_while_events_flow() {
     let (shop, twin) = (Shop::open(), Shop::open());
@@ -239,8 +239,8 @@ fn a_corrupted_model_is_rebuilt_exactly_while_events_flow() {
     }
 }
 
-/// A rebuilt model has history of types that were routed to it later, and none of the letters that
-/// only the old model knew.
+/// What only the old model gave up is in the new one; what that gives up as well is a letter of the live
+/// subscriber.
 #[test]
 fn letters_are_those_of_the_new_model_and_can_be_redriven() {
     let shop = Shop::open();
