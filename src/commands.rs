@@ -100,6 +100,7 @@ impl Commands {
                 keys: Keys::new(config.routing.namespace()),
                 redis,
                 subscriber: source.into(),
+                group: source.into(),
                 stop: CancellationToken::new(),
             }),
             config,

@@ -48,6 +48,9 @@ pub const POINTS: &[&str] = &[
     "worker.releasing",
     "worker.released",
     "worker.leaving",
+    "rebuild.begun",
+    "rebuild.gathered",
+    "rebuild.switched",
 ];
 
 #[cfg(feature = "failpoints")]

@@ -78,6 +78,8 @@
 //! | `control:<subscriber>` | hash | paused by whom, until when; circuit breaker |
 //! | `stats:<subscriber>`, `stats:router` | hash | counters that no stream can tell |
 //! | `<subscriber>:…` | any | effects of its handlers |
+//! | `<subscriber>@<n>:…`, and `@<n>` in names of groups | | the shadow of a read model being rebuilt ([`rebuild`]) |
+//! | `trace:<correlation ID>` | stream, TTL | the hops of one business flow ([`trace`]) |
 //! | `es:<Entity>:<id>` | stream | the history of an entity; entry IDs are versions |
 //! | `snapshot:<Entity>:<id>` | hash | an aggregate's state at a version of its history |
 //! | `sagas:<Entity>` | hash | where each saga stands that is not over |
@@ -122,7 +124,7 @@
 //! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], `failpoint`, `text` | no |
 //! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
 //! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
-//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`scheduled`], [`audit`], [`publisher`], [`commands`], [`entities`], [`status`] | through 1b |
+//! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`scheduled`], [`audit`], [`rebuild`], [`trace`], [`publisher`], [`commands`], [`entities`], [`status`] | through 1b |
 //! | 3, processes | [`process`], [`operator`] | through 2 |
 //! | binaries | `src/bin`, `workers/` | no |
 
@@ -145,6 +147,7 @@ pub mod money;
 pub mod operator;
 pub mod process;
 pub mod publisher;
+pub mod rebuild;
 pub mod retry;
 pub mod router;
 pub mod routing;
@@ -153,6 +156,7 @@ pub mod schemas;
 pub mod status;
 pub mod store;
 mod text;
+pub mod trace;
 pub mod worker;
 
 /// The allocator of the binaries, for `#[global_allocator]`. An event is many small pieces of memory

@@ -35,6 +35,7 @@ impl Analytics {
 
 impl Handler for Analytics {
     const SUBSCRIBER: &'static str = "analytics-service";
+    const READ_MODEL: bool = true;
 
     async fn handle(&self, event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
         let windows = Windows::of(event.timestamp());

@@ -39,6 +39,7 @@ impl Cache {
 
 impl Handler for Cache {
     const SUBSCRIBER: &'static str = "cache-service";
+    const READ_MODEL: bool = true;
 
     async fn handle(&self, event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
         let (product_id, news) = match event.event_type() {

@@ -49,6 +49,7 @@ impl Recommendation {
 
 impl Handler for Recommendation {
     const SUBSCRIBER: &'static str = "recommendation-service";
+    const READ_MODEL: bool = true;
 
     async fn handle(&self, event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
         match event.event_type() {

@@ -45,6 +45,7 @@ impl Search {
 
 impl Handler for Search {
     const SUBSCRIBER: &'static str = "search-service";
+    const READ_MODEL: bool = true;
 
     async fn handle(&self, event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
         match event.event_type() {

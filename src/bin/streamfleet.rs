@@ -1,4 +1,4 @@
-//! The operator's tool: check, publish, status, dead, group, dev, bench.
+//! The operator's tool: check, publish, status, dead, group, rebuild, trace, dev, bench.
 
 use std::process::ExitCode;
 

@@ -43,11 +43,10 @@ impl Identity {
         name: Option<&str>,
         generation: u64,
     ) -> Result<Self, StoreError> {
-        let nonce = Uuid::new_v4().simple().to_string()[..8].to_owned();
         let mut identity = Self {
             subscriber: subscriber.to_owned(),
             name: String::new(),
-            nonce,
+            nonce: Self::fresh_nonce(),
         };
         let how = if name.is_some() {
             Announce::Replace
@@ -61,6 +60,26 @@ impl Identity {
             }
         }
         Ok(identity)
+    }
+
+    /// Announces itself under a name that is to be had once: nothing if somebody alive has it.
+    pub async fn claim(
+        link: &Link,
+        keys: &Keys,
+        subscriber: &str,
+        name: &str,
+    ) -> Result<Option<Self>, StoreError> {
+        let identity = Self {
+            subscriber: subscriber.to_owned(),
+            name: name.to_owned(),
+            nonce: Self::fresh_nonce(),
+        };
+        let ours = identity.register(link, keys, Announce::Claim, 0).await?;
+        Ok(ours.then_some(identity))
+    }
+
+    fn fresh_nonce() -> String {
+        Uuid::new_v4().simple().to_string()[..8].to_owned()
     }
 
     /// A sign of life. False: another process has taken the name over.

@@ -14,11 +14,13 @@ mod filter;
 mod group;
 mod ndjson;
 mod publish;
+mod rebuild;
 mod scheduled;
 mod server;
 mod stand_in;
 mod status;
 mod text;
+mod trace;
 
 use std::io;
 use std::path::PathBuf;
@@ -55,6 +57,8 @@ enum Command {
     Saga(entity::SagaArgs),
     Pause(control::PauseArgs),
     Resume(control::ResumeArgs),
+    Rebuild(rebuild::Args),
+    Trace(trace::Args),
     Dev(dev::Args),
     Bench(Box<bench::Args>),
     #[command(hide = true)]
@@ -134,6 +138,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Saga(args) => runtime.block_on(entity::run_saga(args)),
         Command::Pause(args) => runtime.block_on(control::pause(args)),
         Command::Resume(args) => runtime.block_on(control::resume(args)),
+        Command::Rebuild(args) => runtime.block_on(rebuild::run(args)),
+        Command::Trace(args) => runtime.block_on(trace::run(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
         Command::Bench(args) => runtime.block_on(bench::run(*args)),
         Command::Child(args) => child::become_child(&args),

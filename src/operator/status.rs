@@ -119,7 +119,9 @@ fn render(s: &Snapshot, paint: Paint) -> String {
         ]);
         tones.push(match group.condition {
             Condition::Lost => Some(Tone::Alarm),
-            Condition::Absent | Condition::Unrouted | Condition::Foreign => Some(Tone::Notice),
+            Condition::Absent | Condition::Unrouted | Condition::Shadow | Condition::Foreign => {
+                Some(Tone::Notice)
+            }
             Condition::Ok => (group.retrying > 0).then_some(Tone::Notice),
         });
     }
@@ -226,6 +228,7 @@ fn condition(condition: Condition) -> &'static str {
         Condition::Absent => "not created yet: start its worker",
         Condition::Lost => "LOST: streamfleet group recreate",
         Condition::Unrouted => "not routed: streamfleet group retire",
+        Condition::Shadow => "a rebuild; of one that was killed: streamfleet rebuild --abort",
         Condition::Foreign => "not ours: XGROUP DESTROY",
     }
 }

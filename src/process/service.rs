@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
+use tokio::sync::watch;
 
 use super::args::CommonArgs;
 use super::exit::Exit;
@@ -33,6 +34,10 @@ struct WorkerArgs {
     /// the least; but a handler that blocks it then holds up all others. [default: one per core]
     #[arg(long, value_name = "N", env = "STREAMFLEET_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Fill the shadow of the rebuild of this number instead of serving the live subscriber. What
+    /// `streamfleet rebuild` starts; it makes the groups that such a process reads.
+    #[arg(long, value_name = "N", hide = true)]
+    rebuild: Option<u64>,
 }
 
 #[derive(Parser)]
@@ -70,14 +75,19 @@ pub fn worker_main<H: Handler, E: Display>(make: impl FnOnce() -> Result<H, E>) 
     let matches = WorkerArgs::command().about(about).get_matches();
     let args = WorkerArgs::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     telemetry::init();
+    let subscriber = H::SUBSCRIBER.to_owned();
+    // Before it is made: it may not have what it needs for what a rebuild would not do anyway.
+    if args.rebuild.is_some() && !H::READ_MODEL {
+        return failed(Exit::Failure, &WorkerError::NotReadModel(subscriber));
+    }
     let handler = match make() {
         Ok(handler) => handler,
         Err(error) => return failed(Exit::BadConfig, &error),
     };
     let drain = Duration::from_secs(args.drain);
-    let subscriber = H::SUBSCRIBER.to_owned();
     let place = Place {
         subscriber,
+        rebuild: args.rebuild,
         name: args.name,
         drain,
         threads: args.threads,
@@ -88,6 +98,8 @@ pub fn worker_main<H: Handler, E: Display>(make: impl FnOnce() -> Result<H, E>) 
 /// Where a handler runs, and how.
 pub(crate) struct Place {
     pub(crate) subscriber: String,
+    /// The rebuild whose shadow it fills, if it does.
+    pub(crate) rebuild: Option<u64>,
     /// Its name in the group.
     pub(crate) name: Option<String>,
     pub(crate) drain: Duration,
@@ -105,16 +117,24 @@ pub(crate) fn serve<H: Handler>(
     run_process(common, place.threads, |redis, reloader| async move {
         let Place {
             subscriber,
+            rebuild,
             name,
             drain,
             ..
         } = place;
         let stop = Stop::default();
         tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
+        let mut config = reloader.subscribe();
+        if rebuild.is_some() {
+            // The whole of history is judged by the routes of one file.
+            let first = config.borrow().clone();
+            config = watch::channel(first).1;
+        }
         let options = WorkerOptions {
             redis,
-            config: reloader.subscribe(),
+            config,
             subscriber,
+            rebuild,
             name,
             drain,
             stop,
@@ -124,7 +144,10 @@ pub(crate) fn serve<H: Handler>(
             let exit = match &error {
                 WorkerError::Store(error) => Exit::from(error),
                 WorkerError::NotSubscribed(_) => Exit::BadConfig,
-                WorkerError::Membership(_) | WorkerError::Thread(_) => Exit::Failure,
+                WorkerError::Membership(_)
+                | WorkerError::NotReadModel(_)
+                | WorkerError::NoShadow(_)
+                | WorkerError::Thread(_) => Exit::Failure,
             };
             failed(exit, &error)
         })

@@ -19,6 +19,7 @@ use crate::store::{
     self, Audit, Fence, Fields, Holder, Keys, Link, Parked, RouteBatch, RouteCounts, Routed,
     StoreError, StreamField, is_dataset_gone,
 };
+use crate::trace::{Traced, Tracer};
 
 /// Most entries that are read at a time. More, and reading, deciding and writing take longer turns
 /// with each other: of 128, 256, 512 and 1,024, 128 routed the most on two cores (0.76 of the floor;
@@ -103,6 +104,8 @@ pub(super) struct Decided {
     pub(super) window: Window,
     /// Who published each entry, if the batch is audited.
     pub(super) sources: Option<Vec<Option<String>>>,
+    /// What is to be told once it is routed.
+    pub(super) hops: Vec<Traced>,
 }
 
 impl Decided {
@@ -139,6 +142,7 @@ pub(super) struct Dispatch {
     pub(super) link: Link,
     pub(super) keys: Keys,
     pub(super) inbox: Arc<Holder>,
+    pub(super) tracer: Tracer,
     pub(super) stop: CancellationToken,
 }
 

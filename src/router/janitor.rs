@@ -43,10 +43,11 @@ async fn clean(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreErr
             .subscribers()
             .filter(|s| routing.streams_of(&s.name).contains(&stream.name));
         let mut groups: BTreeSet<String> = configured.map(|s| s.name.to_string()).collect();
+        // (The shadow of a rebuild ends by itself: while it is there, it counts as any group.)
         groups.extend(
             records
                 .keys()
-                .filter(|(name, _)| **name == *stream.name)
+                .filter(|(name, group)| **name == *stream.name && Keys::shadow_of(group).is_none())
                 .map(|(_, group)| group.clone()),
         );
         let groups: Vec<String> = groups.into_iter().collect();

@@ -17,6 +17,7 @@ mod janitor;
 mod run;
 mod scheduler;
 mod sender;
+mod traced;
 
 use std::time::Duration;
 

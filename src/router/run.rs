@@ -15,6 +15,7 @@ use super::dedupe::Window;
 use super::janitor;
 use super::scheduler::Scheduler;
 use super::sender::Sender;
+use super::traced;
 use crate::failpoint::failpoint;
 use crate::fleet::{
     self, INBOX, Identity, Membership, MembershipLost, ROUTER, ServerClock, WantedGroup,
@@ -24,6 +25,7 @@ use crate::routing::Config;
 use crate::store::{
     Entry, Fence, Fields, Holder, Keys, Link, Redis, Scope, StoreError, info, is_dataset_gone,
 };
+use crate::trace::Tracer;
 
 /// How often entries of dead routers are looked for, and memory is checked.
 const UPKEEP: Duration = Duration::from_secs(1);
@@ -66,6 +68,7 @@ struct Router {
     dispatch: Dispatch,
     /// Sends what is decided; in order, so that no batch overtakes another.
     sender: Sender,
+    tracer: Tracer,
     /// How many entries to reclaim at a time, and to read at first.
     count: ReadCount,
     membership: Membership,
@@ -118,16 +121,25 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
 
     let reread: Arc<dyn Fn() + Send + Sync> = reread.into();
     let in_force = watch::Sender::new(active.clone());
-    let scheduler = Scheduler::new(&link, &keys, in_force.subscribe(), reread.clone());
     let upkeep = janitor::run(link.clone(), keys.clone(), config.clone());
     let alive = fleet::keep_alive(&link, &keys, &identity, &membership, config.clone());
+    let tracer = Tracer::start(link.clone(), keys.clone(), active.routing.trace());
+    let scheduler = Scheduler::new(
+        &link,
+        &keys,
+        in_force.subscribe(),
+        reread.clone(),
+        tracer.clone(),
+    );
     let dispatch = Dispatch {
+        tracer: tracer.clone(),
         link: link.clone(),
         keys: keys.clone(),
         inbox: inbox.clone(),
         stop: stop.clone(),
     };
     let mut router = Router {
+        tracer: tracer.clone(),
         link: link.clone(),
         keys: keys.clone(),
         inbox: inbox.clone(),
@@ -151,6 +163,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         () = upkeep => Ok(()),
         () = scheduler.run() => Ok(()),
     };
+    tracer.finish().await;
     if outcome.is_ok() {
         failpoint!("router.leaving");
         let consumer = identity.consumer();
@@ -295,6 +308,7 @@ impl Router {
                 );
                 self.membership.generation = membership.generation;
                 self.window = window;
+                self.tracer.set(new.routing.trace());
                 self.active = new;
                 self.in_force.send_replace(self.active.clone());
                 Ok(())
@@ -400,7 +414,7 @@ impl Router {
         let audited = self.active.routing.audit().is_some();
         let sources = audited.then(|| verdicts.iter().map(source).collect());
         let mut targets = Vec::new();
-        let decided = entries
+        let decided: Vec<_> = entries
             .into_iter()
             .zip(verdicts)
             .map(|((fence, fields), verdict)| {
@@ -408,6 +422,7 @@ impl Router {
             })
             .collect();
         failpoint!("router.decided");
+        let hops = traced::hops(&self.tracer, &decided, &targets);
         // One under way and this one behind it: Redis never waits for us.
         self.finish_sending(1).await?;
         let batch = Decided {
@@ -416,6 +431,7 @@ impl Router {
             read,
             window: self.window.clone(),
             sources,
+            hops,
         };
         self.sender.hand_over(batch).await;
         Ok(())

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::batch::{MAX_BYTES, is_wrong_type};
 use super::decide::might_pass_with_newer_config;
 use super::dedupe::Window;
+use super::traced;
 use crate::admission::{Admitted, Rejection, admit};
 use crate::failpoint::failpoint;
 use crate::fleet::{self, ROUTER};
@@ -28,6 +29,7 @@ use crate::routing::Config;
 use crate::store::{
     self, Deliver, Due, DueEvents, Keys, Link, RefuseDue, ScheduledKeys, StoreError,
 };
+use crate::trace::Tracer;
 
 /// How often it is looked for what is due, unless something is due sooner: what another router
 /// accepts becomes known by looking.
@@ -48,6 +50,7 @@ pub(super) struct Scheduler {
     /// The configuration whose groups exist.
     in_force: watch::Receiver<Arc<Config>>,
     read_again: Arc<dyn Fn() + Send + Sync>,
+    tracer: Tracer,
     /// The newer generation that is waited for, and since when.
     newer: Option<(u64, Instant)>,
 }
@@ -58,6 +61,7 @@ impl Scheduler {
         keys: &Keys,
         in_force: watch::Receiver<Arc<Config>>,
         read_again: Arc<dyn Fn() + Send + Sync>,
+        tracer: Tracer,
     ) -> Self {
         Self {
             link: link.clone(),
@@ -66,6 +70,7 @@ impl Scheduler {
             events: keys.scheduled_events(),
             in_force,
             read_again,
+            tracer,
             newer: None,
         }
     }
@@ -206,6 +211,9 @@ impl Scheduler {
             self.link.run(deliver).await
         });
         let moved = moved.await?;
+        // What another router moved, or who cancelled it, is told of as well: a trace is for people.
+        self.tracer
+            .tell(traced::delivered(&self.tracer, name, events));
         tracing::debug!(stream = name, moved, "scheduled events delivered");
         Ok(())
     }

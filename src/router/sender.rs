@@ -113,8 +113,10 @@ async fn send_all(dispatch: Dispatch, mut queue: mpsc::Receiver<Batch>) -> Resul
                 if other.is_some() {
                     fast.give_up(); // what was open may not be written any more
                 }
-                let counts = dispatch.send_all(&batch.0).await?;
-                batch.1.send(counts).ok();
+                let (batch, routed) = batch;
+                let counts = dispatch.send_all(&batch).await?;
+                dispatch.tracer.tell(batch.hops);
+                routed.send(counts).ok();
             }
         }
     }
@@ -154,6 +156,7 @@ async fn finish(
             (dispatch.send_all(&batch).await?, false)
         }
     };
+    dispatch.tracer.tell(batch.hops);
     routed.send(counts).ok();
     Ok(written)
 }

@@ -37,6 +37,8 @@ pub(super) struct Model {
     pub(super) limits: Option<LimitsModel>,
     /// Records what came to the door and what became of it, in the stream audit. Default: off.
     pub(super) audit: Option<AuditModel>,
+    /// Traces of business flows, for `streamfleet trace`. Default: none are kept.
+    pub(super) trace: Option<TraceModel>,
     /// The streams. Every event type belongs to exactly one.
     #[schemars(required)]
     pub(super) streams: Option<BTreeMap<String, StreamModel>>,
@@ -89,6 +91,15 @@ pub(super) struct AuditModel {
     /// How long records are kept, at least 1s.
     #[schemars(example = &"30d")]
     pub(super) retention: Option<Span>,
+}
+
+/// Traces of business flows.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TraceModel {
+    /// How long a trace is kept after its last hop, 1s to 30d.
+    #[schemars(required, example = &"1d")]
+    pub(super) ttl: Option<Span>,
 }
 
 /// A stream: the event types that it keeps, and for how long.

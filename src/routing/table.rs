@@ -19,6 +19,7 @@ pub struct Routing {
     namespace: Option<String>,
     dedupe_window: Duration,
     dead_retention: Duration,
+    trace: Option<Duration>,
     limits: Limits,
     audit: Option<AuditSettings>,
     streams: Vec<StreamSettings>,
@@ -148,6 +149,11 @@ impl Routing {
         self.dead_retention
     }
 
+    /// How long a trace is kept after its last hop; none are if absent.
+    pub fn trace(&self) -> Option<Duration> {
+        self.trace
+    }
+
     /// What a single event may measure.
     pub fn limits(&self) -> Limits {
         self.limits
@@ -251,6 +257,11 @@ impl Routing {
             namespace: model.namespace.clone(),
             dedupe_window: span(model.dedupe_window, Duration::from_secs(24 * 3_600)),
             dead_retention: span(model.dead_retention, Duration::from_secs(30 * 86_400)),
+            trace: model
+                .trace
+                .as_ref()
+                .and_then(|trace| trace.ttl)
+                .map(|Span(ttl)| ttl),
             limits: Limits {
                 event_bytes: size(limits.and_then(|l| l.event_bytes), 1_048_576),
                 depth: size(limits.and_then(|l| l.depth), 64),

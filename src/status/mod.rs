@@ -88,6 +88,8 @@ pub enum Condition {
     Lost,
     /// It exists, and routing.yaml routes nothing to it any more: retire it when it owes nothing.
     Unrouted,
+    /// A rebuild made it, which is under way or was killed.
+    Shadow,
     /// Somebody else created it; streamfleet does not know it.
     Foreign,
 }
@@ -161,6 +163,7 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
             let pair = (stream.clone(), group.clone());
             let condition = match (wanted.contains(&pair), known.contains(&pair)) {
                 (true, _) => Condition::Ok,
+                (false, true) if Keys::shadow_of(group).is_some() => Condition::Shadow,
                 (false, true) => Condition::Unrouted,
                 (false, false) => Condition::Foreign,
             };
@@ -185,7 +188,8 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
         drained &= match condition {
             Condition::Ok | Condition::Unrouted => !owes,
             Condition::Lost => false,
-            Condition::Absent | Condition::Foreign => true,
+            // (What a rebuild has yet to read is owed to nobody.)
+            Condition::Absent | Condition::Foreign | Condition::Shadow => true,
         };
     }
     let details = details(link, keys, &read, groups).await?;

@@ -85,6 +85,29 @@ impl Keys {
     pub fn fleet_group(stream: &str, subscriber: &str) -> String {
         format!("group:{stream}:{subscriber}")
     }
+    /// The group of a subscriber's rebuild, and the prefix of its keys: `<subscriber>@<number>`. No
+    /// name of routing.yaml has an `@`.
+    pub fn shadow(subscriber: &str, number: u64) -> String {
+        format!("{subscriber}@{number}")
+    }
+    /// The subscriber whose rebuild a group belongs to, if it is such a group.
+    pub fn shadow_of(group: &str) -> Option<&str> {
+        let (subscriber, number) = group.split_once('@')?;
+        number.parse::<u64>().ok().map(|_| subscriber)
+    }
+    /// A glob for the groups of all rebuilds of a subscriber; it also finds others, which
+    /// [`shadow_of`](Self::shadow_of) tells apart.
+    pub fn shadow_glob(subscriber: &str) -> String {
+        format!("{subscriber}@*")
+    }
+    /// Field of [`fleet`](Self::fleet): how many rebuilds of a subscriber were begun.
+    pub fn fleet_rebuilds(subscriber: &str) -> String {
+        format!("rebuilds:{subscriber}")
+    }
+    /// Field of [`fleet`](Self::fleet): the number of the rebuild that a subscriber's keys are from.
+    pub fn fleet_rebuilt(subscriber: &str) -> String {
+        format!("rebuilt:{subscriber}")
+    }
     /// Hash with TTL: one live worker.
     pub fn worker(&self, subscriber: &str, name: &str) -> String {
         self.key(format_args!("worker:{subscriber}:{name}"))
@@ -99,6 +122,10 @@ impl Keys {
     /// `duplicates`, `scheduled` (accepted to be delivered later; counted as routed when they are).
     pub fn stats(&self, subscriber: &str) -> String {
         self.key(format_args!("stats:{subscriber}"))
+    }
+    /// Stream of the hops of one business flow.
+    pub fn trace(&self, correlation: Uuid) -> String {
+        self.key(format_args!("trace:{correlation}"))
     }
     /// A key of a subscriber's handlers.
     pub fn effect(&self, subscriber: &str, key: &str) -> String {

@@ -22,6 +22,7 @@ use crate::failpoint::failpoint;
 use crate::fleet::Identity;
 use crate::routing::{Config, SubscriberSettings};
 use crate::store::{EntryId, Fence, Fields, Holder, Link};
+use crate::trace::Tracer;
 
 /// How a worker ends: first nothing new is read, then (at the deadline) nothing goes on.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +68,7 @@ pub(crate) struct Core<H> {
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) breaker: Breaker,
     pub(crate) settlers: Arc<Settlers>,
+    pub(crate) tracer: Tracer,
     pub(crate) due: DueTimes,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: Stop,

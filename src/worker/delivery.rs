@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::breaker::Probe;
@@ -50,6 +51,8 @@ pub(crate) struct InHand {
     pub(crate) event: Arc<Event>,
     pub(crate) slot: OwnedSemaphorePermit,
     pub(crate) tracked: TaskTrackerToken,
+    /// When its handler was called last.
+    pub(crate) began: Instant,
 }
 
 impl Delivery {

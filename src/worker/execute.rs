@@ -9,6 +9,7 @@ use std::time::Duration;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 use super::core::{Core, Source};
 use super::delivery::{Delivery, GivenUp, InHand, Next, Slotted, Start, after_failure, truncate};
@@ -21,6 +22,7 @@ use crate::letter::Letter;
 use crate::retry::RECONNECT;
 use crate::routing::SubscriberSettings;
 use crate::store::{CommitRequest, Committed, Parked, Settled};
+use crate::trace::Traced;
 
 /// Conflicts in a row after which a delivery steps back instead of running again at once.
 const MAX_CONFLICTS: u32 = 20;
@@ -99,6 +101,7 @@ pub(crate) async fn execute<H: Handler>(core: Arc<Core<H>>, slotted: Slotted) {
         event,
         slot,
         tracked,
+        began: Instant::now(),
     };
     go_on(core, in_hand, Stage::Call).await;
 }
@@ -120,12 +123,14 @@ pub(crate) async fn go_on<H: Handler>(core: Arc<Core<H>>, in_hand: InHand, mut s
         event,
         slot,
         tracked: _tracked,
+        mut began,
     } = in_hand;
-    let mut conflicts = 0;
+    let (mut conflicts, mut hop) = (0, None);
     let settings = core.settings.borrow().clone();
     loop {
         let failure = match stage {
             Stage::Call => {
+                began = Instant::now();
                 let run = core.call(&event, delivery.failures() + 1);
                 stage = Stage::Running(run);
                 continue;
@@ -143,8 +148,9 @@ pub(crate) async fn go_on<H: Handler>(core: Arc<Core<H>>, in_hand: InHand, mut s
                     if let Some(probe) = delivery.probe.take() {
                         probe.passed();
                     }
+                    hop = core.handled(&event, &delivery, began);
                     if returned.effects.is_empty() {
-                        return core.acknowledge(delivery, slot);
+                        return core.acknowledge(delivery, slot, hop);
                     }
                     stage = Stage::Asked(request(&delivery, returned.effects), None);
                     continue;
@@ -154,22 +160,24 @@ pub(crate) async fn go_on<H: Handler>(core: Arc<Core<H>>, in_hand: InHand, mut s
                 }
                 Err(error) => error,
             },
-            Stage::Asked(request, answer) => match core.commit(&delivery, request, answer).await {
-                None | Some(Committed::Settled(_)) => return,
-                Some(Committed::Invalid(error) | Committed::Refused(error)) => {
-                    HandlerError::retry(error)
+            Stage::Asked(request, answer) => {
+                match core.commit(&delivery, request, answer, hop.take()).await {
+                    None | Some(Committed::Settled(_)) => return,
+                    Some(Committed::Invalid(error) | Committed::Refused(error)) => {
+                        HandlerError::retry(error)
+                    }
+                    Some(Committed::Conflict) if conflicts < MAX_CONFLICTS => {
+                        conflicts += 1;
+                        tokio::time::sleep(jitter(conflicts)).await;
+                        stage = Stage::Call;
+                        continue;
+                    }
+                    Some(Committed::Conflict) => {
+                        tracing::warn!(event = %event.id(), "{MAX_CONFLICTS} conflicts in a row; waiting a moment, uncharged");
+                        return core.retry_later(delivery, settings.backoff.initial).await;
+                    }
                 }
-                Some(Committed::Conflict) if conflicts < MAX_CONFLICTS => {
-                    conflicts += 1;
-                    tokio::time::sleep(jitter(conflicts)).await;
-                    stage = Stage::Call;
-                    continue;
-                }
-                Some(Committed::Conflict) => {
-                    tracing::warn!(event = %event.id(), "{MAX_CONFLICTS} conflicts in a row; waiting a moment, uncharged");
-                    return core.retry_later(delivery, settings.backoff.initial).await;
-                }
-            },
+            }
         };
         let wait = core.note_failure(delivery.probe.take(), &failure, &settings);
         return core
@@ -249,8 +257,8 @@ impl<H: Handler> Core<H> {
     }
 
     /// Hands the acknowledgement over, and gives the slot back.
-    fn acknowledge(&self, delivery: Delivery, slot: OwnedSemaphorePermit) {
-        let (source, ack) = acknowledgement(delivery);
+    fn acknowledge(&self, delivery: Delivery, slot: OwnedSemaphorePermit, hop: Option<Traced>) {
+        let (source, ack) = acknowledgement(delivery, hop);
         source.ends.push([ack], Some(slot));
     }
 
@@ -261,6 +269,7 @@ impl<H: Handler> Core<H> {
         delivery: &Delivery,
         request: Arc<CommitRequest>,
         mut known: Option<Answer<Committed>>,
+        hop: Option<Traced>,
     ) -> Option<Committed> {
         let mut refused = 0;
         loop {
@@ -271,6 +280,7 @@ impl<H: Handler> Core<H> {
                     let commit = Commit {
                         request: request.clone(),
                         waits: Waits::Task(answer),
+                        hop: hop.clone(),
                     };
                     delivery.source.ends.push([End::Commit(commit)], None);
                     answered.await.ok()?
@@ -319,11 +329,14 @@ impl<H: Handler> Core<H> {
         );
         tracing::warn!(event = %event.id(), event_type = event.event_type(), stream = &*delivery.source.name,
             entry = %delivery.fence.id, attempt, of = settings.max_attempts, charged, ?next, error, "a delivery failed");
-        match next {
-            Next::Retry(delay) => self.park(delivery, delay).await,
-            Next::Wait => self.park(delivery, wait).await,
-            Next::GiveUp(why) => self.bury(delivery, why, &error).await,
-        }
+        let again = match next {
+            Next::Retry(delay) => delay,
+            Next::Wait => wait,
+            Next::GiveUp(why) => return self.bury(delivery, why, &error).await,
+        };
+        self.park(delivery, again).await?;
+        self.tell_failed(event, attempt, &error, again);
+        Some(())
     }
 
     async fn retry_later(&self, delivery: Delivery, delay: Duration) {
@@ -362,7 +375,7 @@ impl<H: Handler> Core<H> {
     }
 
     async fn bury(&self, delivery: &Delivery, why: GivenUp, error: &str) -> Option<()> {
-        let subscriber = &self.env.subscriber;
+        let (subscriber, group) = (&self.env.subscriber, &self.env.group);
         let error = truncate(error, MAX_REASON);
         let letter = Letter::given_up(
             subscriber,
@@ -374,7 +387,8 @@ impl<H: Handler> Core<H> {
             &delivery.log,
         )
         .to_fields();
-        let dead = self.env.keys.dead(subscriber);
+        // What a rebuild gives up becomes the subscriber's with the model.
+        let dead = self.env.keys.dead(group);
         failpoint!("worker.burying");
         self.settle(delivery, "dead letter", |mut c| {
             let (dead, letter) = (&dead, &letter);
@@ -387,8 +401,9 @@ impl<H: Handler> Core<H> {
         })
         .await?;
         failpoint!("worker.buried");
+        self.tell_dead(delivery, why, error);
         tracing::error!(stream = &*delivery.source.name, entry = %delivery.fence.id, reason = why.as_str(), error, dead,
-            "a delivery was given up; see: streamfleet dead list --subscriber {subscriber}");
+            "a delivery was given up; see: streamfleet dead list --subscriber {group}");
         Some(())
     }
 
@@ -426,11 +441,12 @@ fn first(answers: Vec<Settled>) -> Settled {
 }
 
 /// The end of a delivery that asked for nothing.
-pub(crate) fn acknowledgement(delivery: Delivery) -> (Arc<Source>, End) {
+pub(crate) fn acknowledgement(delivery: Delivery, hop: Option<Traced>) -> (Arc<Source>, End) {
     let ack = Ack {
         fence: delivery.fence,
         troubled: delivery.troubled,
         guard: Some(delivery.guard),
+        hop,
     };
     (delivery.source, End::Ack(ack))
 }

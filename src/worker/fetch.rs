@@ -89,7 +89,7 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
         let count = (free / streams.len()).max(1);
         let since = Instant::now();
         let read = reader.read(
-            &core.env.subscriber,
+            &core.env.group,
             &consumer,
             &streams,
             count,
@@ -155,7 +155,7 @@ impl<H: Handler> Core<H> {
     ) -> Result<(), StoreError> {
         if let Some(probe) = self.take_probe().await? {
             for source in sources {
-                let (me, stream) = (&*self.env.subscriber, [source.holder.stream.as_str()]);
+                let (me, stream) = (&*self.env.group, [source.holder.stream.as_str()]);
                 while !passage.ends.is_cancelled() {
                     let since = Instant::now();
                     let read = reader.read(me, consumer, &stream, 1, false, &passage.ends);
@@ -204,6 +204,7 @@ impl<H: Handler> Core<H> {
             fence,
             troubled,
             guard: None,
+            hop: None,
         };
         // Not sent, it stays pending and is skipped by whoever claims it.
         tokio::select! {
@@ -289,7 +290,7 @@ impl<H: Handler> Core<H> {
         for source in sources.iter() {
             let group = WantedGroup {
                 stream: source.name.to_string(),
-                subscriber: self.env.subscriber.to_string(),
+                subscriber: self.env.group.to_string(),
                 start: "$".to_owned(),
                 lease_ms: source.lease.as_millis() as u64,
             };

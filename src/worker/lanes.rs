@@ -27,6 +27,7 @@ use super::execute::{
 };
 use super::handler::{Effects, Handler};
 use super::settle::{Commit, End, Unsettled, Waits};
+use crate::trace::Traced;
 
 /// What has ended is handed over after so many deliveries at the latest…
 const HANDED_OVER: usize = 64;
@@ -275,6 +276,7 @@ impl<H: Handler> Core<H> {
             event,
             slot,
             tracked,
+            began: now,
         });
         let step = || tokio::task::unconstrained(&mut run).now_or_never();
         // Of a panic nothing is used but what it says.
@@ -288,7 +290,8 @@ impl<H: Handler> Core<H> {
         };
         let stage = match stepped {
             Ok(Some(returned)) if returned.result.is_ok() => {
-                state.end(in_hand, returned.effects);
+                let hop = self.handled(&in_hand.event, &in_hand.delivery, in_hand.began);
+                state.end(in_hand, returned.effects, hop);
                 return false;
             }
             Ok(Some(failed)) => Stage::Ran(Ran::Returned(failed)),
@@ -308,7 +311,7 @@ impl State {
     }
 
     /// The handler is done, and asked for this.
-    fn end(&mut self, in_hand: InHand, effects: Effects) {
+    fn end(&mut self, in_hand: InHand, effects: Effects, hop: Option<Traced>) {
         let (source, end) = if effects.is_empty() {
             let InHand {
                 delivery,
@@ -321,12 +324,13 @@ impl State {
                 Some(slots) => slots.merge(slot),
                 none => *none = Some(slot),
             }
-            acknowledgement(delivery)
+            acknowledgement(delivery, hop)
         } else {
             let source = in_hand.delivery.source.clone();
             let commit = Commit {
                 request: request(&in_hand.delivery, effects),
                 waits: Waits::Delivery(Box::new(in_hand)),
+                hop,
             };
             (source, End::Commit(commit))
         };

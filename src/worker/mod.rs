@@ -26,6 +26,7 @@ mod renew;
 mod run;
 mod settle;
 mod supervise;
+mod traced;
 
 pub use core::Stop;
 pub use delivery::{Attempt, AttemptLog};

@@ -17,6 +17,7 @@ use crate::failpoint::failpoint;
 use crate::fleet::{self, Identity, MembershipLost, WantedGroup};
 use crate::routing::{Config, SubscriberSettings};
 use crate::store::{Holder, Keys, Link, Redis, StoreError};
+use crate::trace::Tracer;
 
 /// Why a worker ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,18 @@ pub enum WorkerError {
     /// Name or dataset are no longer ours.
     #[error(transparent)]
     Membership(#[from] MembershipLost),
+    /// Its handler does more than a rebuild may do again.
+    #[error(
+        "{0} cannot be rebuilt: its handler is not declared a read model (Handler::READ_MODEL), so to run history \
+         again could call the outside, append to the event store or publish a second time"
+    )]
+    NotReadModel(String),
+    /// The shadow that it was to fill is not there.
+    #[error(
+        "there is no rebuild {0} (any more): this process is started by streamfleet rebuild, which makes the groups \
+         that it reads"
+    )]
+    NoShadow(String),
     /// The operating system refused a thread.
     #[error("cannot start the renewing thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -44,6 +57,8 @@ pub struct WorkerOptions {
     /// The subscriber's name in routing.yaml: [`Handler::SUBSCRIBER`], unless one handler serves
     /// several.
     pub subscriber: String,
+    /// The number of the rebuild whose shadow it fills, instead of serving the live subscriber.
+    pub rebuild: Option<u64>,
     /// A stable name, or one of the host.
     pub name: Option<String>,
     /// How long started deliveries may go on after a stop.
@@ -60,32 +75,44 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         redis,
         mut config,
         subscriber,
+        rebuild,
         name,
         drain,
         stop,
         ready,
     } = options;
+    if rebuild.is_some() && !H::READ_MODEL {
+        return Err(WorkerError::NotReadModel(subscriber));
+    }
+    let group = rebuild.map_or_else(|| subscriber.clone(), |n| Keys::shadow(&subscriber, n));
     let link = redis.link();
     let first = config.borrow_and_update().clone();
     let keys = Keys::new(first.routing.namespace());
     let settings = match first.routing.subscriber(&subscriber) {
-        Some(settings) => Arc::new(settings.clone()),
+        Some(settings) => {
+            let mut settings = settings.clone();
+            // What is run again depends on nothing outside, and publishes no events of its state.
+            settings.breaker.enabled &= rebuild.is_none();
+            Arc::new(settings)
+        }
         None => return Err(WorkerError::NotSubscribed(subscriber)),
     };
     let membership = fleet::join(&link, &keys, &first).await?;
     failpoint!("worker.joined");
-    let wanted = fleet::wanted_groups(&first.routing, Some(&subscriber));
-    // A lost group is answered by the fetcher, which meets it again at its first read.
-    fleet::ensure_groups(&link, &keys, &wanted).await?;
-    let identity = Identity::announce(
-        &link,
-        &keys,
-        &subscriber,
-        name.as_deref(),
-        membership.generation,
-    )
-    .await?;
+    // The groups of a shadow are made by who rebuilds. They end with the rebuild, and this process,
+    // should it live on, must not make them again: they would hold up trimming for ever.
+    let mut wanted = Vec::new();
+    if rebuild.is_none() {
+        wanted = fleet::wanted_groups(&first.routing, Some(&subscriber));
+        // A lost group is answered by the fetcher, which meets it again at its first read.
+        fleet::ensure_groups(&link, &keys, &wanted).await?;
+    }
+    let identity =
+        Identity::announce(&link, &keys, &group, name.as_deref(), membership.generation).await?;
     failpoint!("worker.announced");
+    // What is run again was traced when it was run first.
+    let traced = first.routing.trace().filter(|_| rebuild.is_none());
+    let tracer = Tracer::start(link.clone(), keys.clone(), traced);
     let (unsettled_tx, unsettled) = mpsc::unbounded_channel();
     let settlers = Arc::new(Settlers::new(
         link.clone(),
@@ -93,8 +120,12 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         4 * settings.concurrency.max(64),
         stop.now.clone(),
         unsettled_tx,
+        tracer.clone(),
     ));
     let sources = load_sources(&link, &keys, &wanted, settings.lease, &identity, &settlers).await?;
+    if rebuild.is_some() && sources.is_empty() {
+        return Err(WorkerError::NoShadow(group));
+    }
     // A name that was merely free may be that of a live process that Redis lost sight of in an
     // outage; only a name that was given is ours by right.
     if name.is_some() {
@@ -109,12 +140,13 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let after_outage = uptime.is_none_or(|uptime| uptime < settings.lease);
 
     // Before anything is read.
-    let control = fleet::control::read(&link, &keys, &subscriber).await?;
+    let control = fleet::control::read(&link, &keys, &group).await?;
     let (requests_tx, requests) = mpsc::unbounded_channel();
     let breaker = breaker::Breaker::new(
         &control,
         &settings,
         &keys,
+        &group,
         stop.reading.clone(),
         requests_tx,
     );
@@ -126,6 +158,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
             redis: redis.clone(),
             keys: keys.clone(),
             subscriber: subscriber.as_str().into(),
+            group: group.as_str().into(),
             stop: stop.reading.clone(),
         }),
         link: link.clone(),
@@ -143,6 +176,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         lanes: Lanes::default(),
         breaker,
         settlers: settlers.clone(),
+        tracer: tracer.clone(),
         due: DueTimes::default(),
         tasks: TaskTracker::new(),
         stop: stop.clone(),
@@ -161,7 +195,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let mut controlling = tokio::spawn(breaker::run(core.clone(), requests, controlled.clone()));
     let reloading = tokio::spawn(reload(core.clone(), config, settings_tx));
     tracing::info!(
-        subscriber,
+        subscriber = group,
         consumer = identity.consumer(),
         generation = membership.generation,
         server = redis.server(),
@@ -238,6 +272,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     drop(sources);
     drop(lanes);
     let flushed = tokio::time::timeout(Duration::from_secs(5), settlers.finish()).await;
+    tracer.finish().await;
     deadline.abort();
     renewing.cancel();
     alive.abort();
@@ -307,6 +342,7 @@ async fn reload<H: Handler>(
 ) {
     while config.changed().await.is_ok() {
         let new = config.borrow_and_update().clone();
+        core.tracer.set(new.routing.trace());
         let Some(mine) = new.routing.subscriber(&core.env.subscriber) else {
             tracing::warn!(
                 "the new routing.yaml routes nothing to this subscriber: finishing what it still owes"

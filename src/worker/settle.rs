@@ -22,6 +22,7 @@ use crate::retry::RECONNECT;
 use crate::store::{
     CommitRequest, Committed, Fence, Holder, Link, Settled, StoreError, is_dataset_gone,
 };
+use crate::trace::{Traced, Tracer};
 
 /// How long an answer is waited for when the process must end.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
@@ -40,11 +41,15 @@ pub(crate) struct Ack {
     /// Held until it is settled, if it was.
     #[expect(dead_code, reason = "what it does, it does when it is dropped")]
     pub(crate) guard: Option<HeldGuard>,
+    /// What is to be told once it is done.
+    pub(crate) hop: Option<Traced>,
 }
 
 pub(crate) struct Commit {
     pub(crate) request: Arc<CommitRequest>,
     pub(crate) waits: Waits,
+    /// What is to be told once it is done.
+    pub(crate) hop: Option<Traced>,
 }
 
 /// Who is to know what became of a commit.
@@ -214,6 +219,7 @@ pub(crate) struct Settlers {
     capacity: usize,
     stop: CancellationToken,
     unsettled: mpsc::UnboundedSender<Unsettled>,
+    tracer: Tracer,
     streams: Mutex<HashMap<String, Arc<Ends>>>,
     tasks: TaskTracker,
 }
@@ -226,6 +232,7 @@ impl Settlers {
         capacity: usize,
         stop: CancellationToken,
         unsettled: mpsc::UnboundedSender<Unsettled>,
+        tracer: Tracer,
     ) -> Self {
         Self {
             link,
@@ -233,6 +240,7 @@ impl Settlers {
             capacity,
             stop,
             unsettled,
+            tracer,
             streams: Mutex::default(),
             tasks: TaskTracker::new(),
         }
@@ -255,6 +263,7 @@ impl Settlers {
                 inbox: self.inbox.clone(),
                 stop: self.stop.clone(),
                 unsettled: self.unsettled.clone(),
+                tracer: self.tracer.clone(),
             };
             self.tasks.spawn(settler.run());
             ends
@@ -279,6 +288,7 @@ struct Settler {
     inbox: String,
     stop: CancellationToken,
     unsettled: mpsc::UnboundedSender<Unsettled>,
+    tracer: Tracer,
 }
 
 impl Settler {
@@ -299,7 +309,7 @@ impl Settler {
         }
     }
 
-    async fn acknowledge(&self, acks: Vec<Ack>) {
+    async fn acknowledge(&self, mut acks: Vec<Ack>) {
         if acks.is_empty() {
             return;
         }
@@ -311,6 +321,8 @@ impl Settler {
         });
         if let Some(Answer { value, resent }) = answer.await {
             failpoint!("worker.acknowledged");
+            self.tracer
+                .tell(acks.iter_mut().filter_map(|ack| ack.hop.take()));
             // After a repetition: the first send had done it; only its answer was lost.
             if value.done < fences.len() && !resent {
                 tracing::warn!(
@@ -328,12 +340,16 @@ impl Settler {
         let mut commits = commits.into_iter().peekable();
         while commits.peek().is_some() {
             let (mut part, mut waiting, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while let Some(Commit { request, waits }) = commits
+            while let Some(Commit {
+                request,
+                waits,
+                hop,
+            }) = commits
                 .next_if(|next| bytes == 0 || bytes + size(&next.request) <= MAX_COMMIT_BYTES)
             {
                 bytes += size(&request);
                 part.push(request);
-                waiting.push(waits);
+                waiting.push((waits, hop));
             }
             let answer = until_answered(&self.link, &self.stop, |mut c| {
                 let (holder, inbox, part) = (&self.holder, &self.inbox, &part);
@@ -344,7 +360,10 @@ impl Settler {
                 return;
             };
             failpoint!("worker.committed");
-            for ((request, waits), value) in part.into_iter().zip(waiting).zip(value) {
+            for ((request, (waits, hop)), value) in part.into_iter().zip(waiting).zip(value) {
+                if done(&value, resent) {
+                    self.tracer.tell(hop);
+                }
                 self.tell(request, waits, Answer { value, resent });
             }
         }
@@ -372,6 +391,15 @@ impl Settler {
                 }));
             }
         }
+    }
+}
+
+/// Whether this call, or one before it whose answer was lost, settled the delivery.
+fn done(answer: &Committed, resent: bool) -> bool {
+    match answer {
+        Committed::Settled(Settled::Done) => true,
+        Committed::Settled(Settled::Gone) => resent,
+        _ => false,
     }
 }
 

@@ -269,6 +269,7 @@ pub fn run(subscriber: &str) -> ! {
             redis: Redis::open(&url()).unwrap(),
             config: reloader.subscribe(),
             subscriber: subscriber.to_owned(),
+            rebuild: None,
             name: std::env::var("PROBE_NAME").ok(),
             drain: Duration::from_secs(
                 std::env::var("PROBE_DRAIN").map_or(10, |s| s.parse().unwrap()),

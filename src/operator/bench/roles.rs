@@ -250,6 +250,7 @@ fn run_worker(work: Work, common: &CommonArgs) -> Result<ExitCode, CommandError>
         });
     }
     let place = Place {
+        rebuild: None,
         subscriber: work.subscriber,
         name: work.name,
         drain,

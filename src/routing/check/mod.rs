@@ -218,6 +218,8 @@ impl<'a> Checker<'a> {
                 );
             }
         }
+        let trace_ttl = model.trace.as_ref().and_then(|trace| trace.ttl);
+        self.range(&["trace", "ttl"], trace_ttl, SECOND, 30 * DAY);
     }
 
     /// The streams in file order, and whether all their patterns could be read.

@@ -101,6 +101,12 @@ local function id_parts(id)
   return tonumber(ms), tonumber(seq)
 end
 
+local function older(a, b)
+  local a_ms, a_seq = id_parts(a)
+  local b_ms, b_seq = id_parts(b)
+  return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
+end
+
 -- The smallest ID above this one; itself where a double cannot count on (a group that starts at a
 -- time is at <ms>-<2^64-1>).
 local function id_after(id)

@@ -5,11 +5,6 @@
 must_be(KEYS[1], 'stream')
 local stream, step = KEYS[1], tonumber(ARGV[3])
 if redis.call('EXISTS', stream) == 0 then return {0, 0, '', ''} end
-local function older(a, b)
-  local a_ms, a_seq = id_parts(a)
-  local b_ms, b_seq = id_parts(b)
-  return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
-end
 
 local present, floor, slowest = {}, nil, ''
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do

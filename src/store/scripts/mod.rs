@@ -15,6 +15,7 @@
 //! | scheduled | events that are to be delivered later: find, move, refuse, cancel |
 //! | trim | cut history |
 //! | control | pause and resume a subscriber; its circuit breaker |
+//! | switch | put a rebuilt read model in the place of the live one |
 
 mod call;
 mod claim;
@@ -23,6 +24,7 @@ mod groups;
 mod route;
 mod scheduled;
 mod settle;
+mod switch;
 pub mod transact;
 mod trim;
 mod write;
@@ -47,6 +49,7 @@ pub use scheduled::{
     list_scheduled, refuse_due,
 };
 pub use settle::{AckCounts, Asked, CommitRequest, Committed, Parked, Settled};
+pub use switch::{Switch, SwitchStream, Switched, switch};
 pub use trim::{Trimmed, trim};
 pub use write::{Written, write};
 
@@ -89,6 +92,7 @@ scripts! {
     OPEN_BREAKER = " flags=allow-oom", "../lua/open_breaker.lua";
     TAKE_PROBE = " flags=allow-oom", "../lua/take_probe.lua";
     END_PROBE = " flags=allow-oom", "../lua/end_probe.lua";
+    SWITCH = " flags=allow-oom", "../lua/switch.lua";
 }
 
 /// A delivery as the fence knows it: which entry, under which delivery count.

@@ -66,8 +66,8 @@ pub(crate) async fn run<H: Handler>(
 
 impl<H: Handler> Core<H> {
     async fn look_at_control(&self) -> Result<(), StoreError> {
-        let (keys, subscriber) = (&self.env.keys, &self.env.subscriber);
-        let control = control::read(&self.link, keys, subscriber).await?;
+        let (keys, group) = (&self.env.keys, &self.env.group);
+        let control = control::read(&self.link, keys, group).await?;
         let settings = self.settings.borrow().breaker;
         let breaker = &self.breaker;
         let way = Way::under(&control, settings.enabled);

@@ -74,6 +74,7 @@ impl Breaker {
         control: &Control,
         settings: &SubscriberSettings,
         keys: &Keys,
+        group: &str,
         stop: CancellationToken,
         requests: UnboundedSender<Request>,
     ) -> Self {
@@ -86,8 +87,8 @@ impl Breaker {
             outcomes,
             opening: AtomicBool::new(false),
             keys: BreakerKeys {
-                control: keys.control(&settings.name),
-                stats: keys.stats(&settings.name),
+                control: keys.control(group),
+                stats: keys.stats(group),
                 inbox: keys.inbox(),
             },
             requests,

@@ -35,9 +35,19 @@ pub struct Context {
 pub(crate) struct Environment {
     pub(crate) redis: Redis,
     pub(crate) keys: Keys,
+    /// The name in routing.yaml.
     pub(crate) subscriber: Arc<str>,
+    /// The group that is read, which is also the prefix of the effects: the subscriber, or in a
+    /// rebuild its shadow.
+    pub(crate) group: Arc<str>,
     /// Fires when the process stops reading.
     pub(crate) stop: CancellationToken,
+}
+
+impl Environment {
+    pub(crate) fn is_rebuild(&self) -> bool {
+        self.group != self.subscriber
+    }
 }
 
 impl Context {
@@ -66,6 +76,13 @@ impl Context {
     /// can recognise a repeated call.
     pub fn idempotency_key(&self) -> String {
         format!("{}:{}", self.env.subscriber, self.event.id())
+    }
+
+    /// Whether this is history that is run again to rebuild a read model (see
+    /// [`Handler::READ_MODEL`](super::Handler::READ_MODEL)): whoever cares for events as they
+    /// happen was told then.
+    pub fn is_rebuild(&self) -> bool {
+        self.env.is_rebuild()
     }
 
     /// Completes when the process stops: a long handler may then return early with an error.
@@ -111,7 +128,7 @@ impl Context {
     }
 
     fn own(&self, key: &str) -> String {
-        self.env.keys.effect(&self.env.subscriber, key)
+        self.env.keys.effect(&self.env.group, key)
     }
 
     /// A string.
@@ -305,7 +322,8 @@ impl Context {
 
     /// Publishes a follow-up event: it exists if and only if this delivery is committed. Its
     /// id is derived from this event, so that it is the same in every run; correlation and
-    /// causation are carried on; event time is now.
+    /// causation are carried on; event time is now. In a rebuild it is checked, and then left out:
+    /// it was published when this event was first handled.
     pub fn publish(&mut self, event_type: &str, data: &impl Serialize) -> Result<(), EffectError> {
         self.follow_up(event_type, data, None).map(drop)
     }
@@ -326,6 +344,9 @@ impl Context {
     /// by then, or was not yet accepted by the router; so whoever handles a deadline must find it
     /// harmless when it arrives all the same: look whether it still matters.
     pub fn cancel_scheduled(&mut self, id: Uuid) -> Result<(), EffectError> {
+        if self.is_rebuild() {
+            return Ok(()); // it was cancelled when this event was first handled
+        }
         let keys = &self.env.keys;
         let (due_times, events) = (keys.scheduled(), keys.scheduled_events());
         let id = id.to_string().into_bytes();
@@ -357,6 +378,9 @@ impl Context {
         let json = serde_json::to_vec(&event).map_err(unwritable)?;
         // A chain that is too long is the router's to refuse: there it leaves a trace.
         admission::admit(&json, 0, &self.config).map_err(|e| refused(e.to_string()))?;
+        if self.is_rebuild() {
+            return Ok(event.id());
+        }
         self.effects.follow_up(json)?;
         Ok(event.id())
     }

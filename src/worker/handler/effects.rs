@@ -80,6 +80,12 @@ pub enum EffectError {
         /// Why it would be refused.
         reason: String,
     },
+    /// An append to the event store while history is run again.
+    #[error(
+        "a rebuild may not append to the event store, where these events are already: a handler \
+         that appends is no read model (Handler::READ_MODEL)"
+    )]
+    InRebuild,
     /// Something that does not turn into JSON.
     #[error("cannot be written as JSON: {0}")]
     Json(String),

@@ -138,6 +138,10 @@ impl Context {
         if events.is_empty() {
             return Err(EffectError::Empty);
         }
+        // The entity has these events: they were appended when this event was first handled.
+        if self.is_rebuild() {
+            return Err(EffectError::InRebuild);
+        }
         let key = self.entity_key(entity, id)?;
         let at = self.event.timestamp().to_string();
         let cause = self.event.id().to_string();

@@ -5,6 +5,8 @@ mod context;
 mod effects;
 mod history;
 pub mod saga;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 
@@ -25,6 +27,13 @@ pub use history::{History, NewEvent, StoredEvent};
 pub trait Handler: Send + Sync + 'static {
     /// The subscriber's name in routing.yaml, which is the name of its consumer group.
     const SUBSCRIBER: &'static str;
+
+    /// Whether all that the handler does is effects on its own keys: no calls to the outside, no
+    /// [`append_events`](Context::append_events), no follow-up event that anybody must get, and
+    /// nothing of the model kept in the process between two events. Then, and only then, may
+    /// `streamfleet rebuild` make its keys anew: it runs all retained history through the handler
+    /// again, under another prefix, while the live one keeps serving, and then swaps the keys.
+    const READ_MODEL: bool = false;
 
     /// Handles one delivery. It may run more than once for the same event (after a failure,
     /// a conflict or a crash); its effects happen once all the same.

@@ -10,6 +10,7 @@ mod rights;
 mod route;
 mod scheduled;
 mod settle;
+mod switch;
 mod transact;
 mod trim;
 mod workers;
