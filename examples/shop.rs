@@ -5,6 +5,7 @@
 //! cargo run --example shop -- place 1 --user 42 --line 7:2:19.99
 //! cargo run --example shop -- ship 1 --carrier "Parcel Post"
 //! cargo run --example shop -- cancel 1
+//! cargo run --example shop -- user 42 --create --username Ann --email ann@example.org
 //! ```
 //!
 //! A command that does not fit what is there is refused with a reason, and exits with 1.
@@ -21,14 +22,25 @@ use streamfleet::commands::{Command as Given, CommandError, Commands};
 use streamfleet::routing::Config;
 use uuid::Uuid;
 
+#[path = "../workers/user/account.rs"]
+#[allow(dead_code, reason = "the rest is for user-service")]
+mod account;
 #[path = "../workers/order/flow.rs"]
 #[allow(dead_code, reason = "the rest is for order-service")]
 mod flow;
+#[path = "../workers/shared/latest.rs"]
+#[allow(dead_code, reason = "the rest is for services")]
+mod latest;
 #[path = "shop/orders.rs"]
 mod orders;
+#[path = "../workers/user/view.rs"]
+mod user_view;
+#[path = "shop/users.rs"]
+mod users;
 #[path = "../workers/order/view.rs"]
 mod view;
 
+use account::{Change, UserType};
 use flow::{Command, Policy};
 use orders::{Address, Item, NewOrder};
 
@@ -82,6 +94,19 @@ enum Asked {
     },
     /// Note that an order arrived.
     Deliver { order_id: i64 },
+    /// Change a user, or create one.
+    User {
+        user_id: i64,
+        /// The user must not exist yet; name and e-mail are needed then.
+        #[arg(long, requires = "username", requires = "email")]
+        create: bool,
+        #[arg(long)]
+        username: Option<String>,
+        #[arg(long)]
+        email: Option<String>,
+        #[arg(long, value_enum)]
+        user_type: Option<UserType>,
+    },
     /// Receive units of a SKU.
     Receive {
         sku_id: i64,
@@ -138,7 +163,7 @@ impl Line {
 async fn run(args: Args) -> Result<String, Box<dyn std::error::Error>> {
     let config = Arc::new(Config::load(&args.config)?);
     // The view of an order is order-service's, whoever changes the order.
-    let commands = Commands::connect(&args.redis_url, config, "order-service").await?;
+    let commands = Commands::connect(&args.redis_url, config.clone(), "order-service").await?;
     let (order_id, command) = match args.command {
         Asked::Place {
             order_id,
@@ -166,6 +191,25 @@ async fn run(args: Args) -> Result<String, Box<dyn std::error::Error>> {
             let total = orders::place(&commands, policy, &order).await?;
             let total = total.unwrap_or_default();
             return Ok(format!("order {order_id} is placed: {total}"));
+        }
+        Asked::User {
+            user_id,
+            create,
+            username,
+            email,
+            user_type,
+        } => {
+            let commands = Commands::connect(&args.redis_url, config, "user-service").await?;
+            let change = Change {
+                user_id,
+                username,
+                email,
+                user_type: user_type.or(create.then_some(UserType::Customer)),
+                created_at: create.then(Timestamp::now),
+            };
+            users::change(&commands, change).await?;
+            let done = if create { "created" } else { "changed" };
+            return Ok(format!("user {user_id} is {done}"));
         }
         Asked::Receive { sku_id, quantity } => {
             receive(&commands, sku_id, quantity).await?;

@@ -21,9 +21,12 @@ use std::process::ExitCode;
 use streamfleet::{Context, Event, Handler, HandlerError};
 
 #[path = "user/account.rs"]
+#[allow(dead_code, reason = "commands are for examples/shop")]
 mod account;
 #[path = "shared/latest.rs"]
 mod latest;
+#[path = "user/view.rs"]
+mod view;
 use account::{Account, Change, Fact, Happened};
 use latest::Stamp;
 
@@ -65,9 +68,16 @@ async fn record(
     let id = change.user_id.to_string();
     let Stamp { at, by } = Stamp::of(event);
     let mut user = cx.aggregate::<Account>(&id).await?;
-    cx.append_to(&id, &mut user, &[happened(Fact { at, by, change })])?;
-    for (field, value) in user.state.shown() {
-        cx.hash_set(&format!("user:{id}"), field, value)?;
+    if user.state.has(by) {
+        return Ok(()); // the command that published it has appended it
     }
+    let fact = Fact {
+        at,
+        by,
+        commanded: false,
+        change,
+    };
+    cx.append_to(&id, &mut user, &[happened(fact)])?;
+    view::show(&id, &user.state, cx)?;
     Ok(())
 }

@@ -116,7 +116,7 @@ impl Shop {
 }
 
 /// Everything under a pattern, however it is kept in memory.
-fn model(fleet: &Fleet, pattern: &str) -> BTreeMap<String, Vec<String>> {
+pub fn model(fleet: &Fleet, pattern: &str) -> BTreeMap<String, Vec<String>> {
     let mut connection = fleet.connection();
     let keys: Vec<String> = connection.keys(pattern).unwrap();
     let content = keys.into_iter().map(|key| {
@@ -127,6 +127,11 @@ fn model(fleet: &Fleet, pattern: &str) -> BTreeMap<String, Vec<String>> {
                 fields.iter().map(|(k, v)| format!("{k}={v}")).collect()
             }
             "set" => connection.smembers(&key).unwrap(),
+            "zset" => {
+                let scores: Vec<(String, String)> =
+                    connection.zrange_withscores(&key, 0, -1).unwrap();
+                scores.iter().map(|(k, v)| format!("{k}={v}")).collect()
+            }
             "string" => vec![connection.get(&key).unwrap()],
             other => panic!("{key} is a {other}"),
         };

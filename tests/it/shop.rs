@@ -46,10 +46,17 @@ pub fn shop(edit: impl Fn(String) -> String) -> Fleet {
 /// The same where nothing waits for long: retries, and what a circuit breaker holds up.
 pub fn brisk_shop(edit: impl Fn(String) -> String) -> Fleet {
     shop(|text| {
-        let shipped = "backoff: { initial: 1s, multiplier: 2, max: 30s, jitter: 0.5 }";
-        assert!(text.contains(shipped));
-        let brisk = "backoff: { initial: 50ms, max: 200ms, jitter: 0 }\n  breaker: { open: 200ms, max_open: 200ms }";
-        edit(text.replace(shipped, brisk))
+        let brisk = [
+            (
+                "initial: 1s, multiplier: 2, max: 30s, jitter: 0.5",
+                "initial: 50ms, max: 200ms, jitter: 0",
+            ),
+            ("open: 5s, max_open: 1m", "open: 200ms, max_open: 200ms"),
+        ];
+        edit(brisk.iter().fold(text, |text, (shipped, brisk)| {
+            assert!(text.contains(shipped), "{shipped}");
+            text.replace(shipped, brisk)
+        }))
     })
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::process::Command;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use redis::Commands;
@@ -11,20 +12,31 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::rebuild::model;
 use crate::services::gateway::Gateway;
 use crate::shop::brisk_shop;
+use crate::support::cli::streamfleet;
 use crate::support::fleet::Process;
 use crate::support::{Fleet, eventually};
 
 const SKUS: i64 = 4;
 const USERS: i64 = 3;
-const SERVICES: [(&str, &str); 5] = [
+const SERVICES: [(&str, &str); 9] = [
     ("order", env!("CARGO_BIN_EXE_order-worker")),
     ("inventory", env!("CARGO_BIN_EXE_inventory-worker")),
     ("payment", env!("CARGO_BIN_EXE_payment-worker")),
     ("notification", env!("CARGO_BIN_EXE_notification-worker")),
     ("analytics", env!("CARGO_BIN_EXE_analytics-worker")),
+    ("search", env!("CARGO_BIN_EXE_search-worker")),
+    ("cache", env!("CARGO_BIN_EXE_cache-worker")),
+    (
+        "recommendation",
+        env!("CARGO_BIN_EXE_recommendation-worker"),
+    ),
+    ("user", env!("CARGO_BIN_EXE_user-worker")),
 ];
+/// Those that can be rebuilt.
+const READ_MODELS: [&str; 4] = ["analytics", "search", "cache", "recommendation"];
 
 /// Something that happens on a random day.
 #[derive(Clone, Debug)]
@@ -48,6 +60,11 @@ enum Happening {
         event: usize,
         same: bool,
     },
+    /// A user looks at a product.
+    View {
+        user: i64,
+        product: i64,
+    },
     Outage {
         on: bool,
     },
@@ -65,6 +82,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (1..=SKUS, 1_i64..9).prop_map(|(sku, quantity)| Happening::Restock { sku, quantity }),
         2 => any::<usize>().prop_map(|order| Happening::Cancel { order }),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(event, same)| Happening::Again { event, same }),
+        1 => (1..=USERS, 1..=SKUS).prop_map(|(user, product)| Happening::View { user, product }),
         1 => any::<bool>().prop_map(|on| Happening::Outage { on }),
         1 => (0..SERVICES.len()).prop_map(|service| Happening::Kill { service }),
     ]
@@ -105,6 +123,15 @@ impl Day {
                 "user_id": user, "username": format!("user {user}"),
                 "email": format!("user{user}@example.org"), "created_at": NOW, "user_type": "customer",
             })));
+        }
+        for product in 1..=SKUS {
+            day.publish(event(
+                "Product.Created",
+                json!({
+                    "product_id": product, "name": format!("Tea no {product}"), "category_id": 1,
+                    "status": "published", "created_by": 1, "created_at": NOW,
+                }),
+            ));
         }
         day
     }
@@ -150,6 +177,10 @@ impl Day {
                 }
                 self.publish(again);
             }
+            Happening::View { user, product } => self.publish(event(
+                "Product.Viewed",
+                json!({"product_id": product, "user_id": user, "viewed_at": NOW}),
+            )),
             Happening::Outage { on } => self.gateway.rules(json!({ "outage": on })),
             // An event that is there at each of three kills would rightly be taken for their cause.
             Happening::Kill { service } if self.kills[service] < 2 => {
@@ -160,6 +191,14 @@ impl Day {
             }
             Happening::Cancel { .. } | Happening::Kill { .. } => {}
         }
+    }
+
+    fn rebuild(&self, name: &str) -> Command {
+        let mut command = streamfleet(&["rebuild", &format!("{name}-service"), "--output", "json"]);
+        command.env("STREAMFLEET_CONFIG", self.fleet.config());
+        command.env("STREAMFLEET_REDIS_URL", self.fleet.url());
+        command.stdout(std::process::Stdio::null());
+        command
     }
 
     fn ends(&mut self) {
@@ -350,5 +389,64 @@ proptest! {
         day.orders_are_right();
         day.mails_are_right();
         day.nothing_is_dead();
+    }
+}
+
+/// Each read model is rebuilt while orders flow; what comes of that is what a rebuild makes of the
+/// whole history when nothing moves any more.
+#[test]
+fn every_read_model_is_rebuilt_while_orders_flow() {
+    let mut day = Day::begin();
+    for sku in 1..=SKUS {
+        day.happens(Happening::Restock {
+            sku,
+            quantity: 1_000,
+        });
+    }
+    let mut flow = (1..).map(|n: i64| match n % 9 {
+        0 if n < 900 => Happening::View {
+            user: n % USERS + 1,
+            product: n / 9 % SKUS + 1,
+        },
+        1 => Happening::Cancel { order: n as usize },
+        2 => Happening::Restock {
+            sku: n % SKUS + 1,
+            quantity: 1,
+        },
+        _ => Happening::Order {
+            user: n % USERS + 1,
+            lines: vec![(n % SKUS + 1, 1), (n / 3 % SKUS + 1, 1)],
+            cents: n,
+        },
+    });
+    for name in READ_MODELS {
+        let mut command = day.rebuild(name);
+        let mut rebuilding = command.spawn().unwrap();
+        let ended = loop {
+            day.happens(flow.next().unwrap());
+            if let Some(ended) = rebuilding.try_wait().unwrap() {
+                break ended;
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        };
+        assert_eq!(ended.code(), Some(0), "{name}");
+    }
+    day.ends();
+    day.stock_is_right();
+    day.orders_are_right();
+    day.nothing_is_dead();
+    for name in READ_MODELS {
+        let live = model(&day.fleet, &format!("{name}-service:*"));
+        assert!(!live.is_empty(), "{name}");
+        assert_eq!(
+            day.rebuild(name).status().unwrap().code(),
+            Some(0),
+            "{name}"
+        );
+        assert_eq!(
+            model(&day.fleet, &format!("{name}-service:*")),
+            live,
+            "{name}"
+        );
     }
 }

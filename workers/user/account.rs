@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use streamfleet::Aggregate;
+use streamfleet::{Aggregate, Decide};
 use uuid::Uuid;
 
 use super::latest::{Latest, Stamp, offer};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum UserType {
     Customer,
@@ -55,8 +55,14 @@ pub(crate) enum Happened {
 pub(crate) struct Fact {
     pub(crate) at: Timestamp,
     pub(crate) by: Uuid,
+    /// Whether a command appended it: its event is still to come, and then adds nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) commanded: bool,
     pub(crate) change: Change,
 }
+
+/// Events of commands that are remembered until they come.
+const MOST_COMMANDED: usize = 50;
 
 /// A user: each field as the newest event by event time has it. The history is in the order of
 /// arrival, and the user is the same whatever that order was.
@@ -66,18 +72,30 @@ pub(crate) struct Account {
     email: Option<Latest<String>>,
     user_type: Option<Latest<UserType>>,
     created_at: Option<Latest<Timestamp>>,
+    /// The events of the newest commands.
+    commanded: Vec<Uuid>,
 }
 
 impl Aggregate for Account {
     const ENTITY: &'static str = "User";
-    const SHAPE: u32 = 1;
+    const SHAPE: u32 = 2;
     const SNAPSHOT_EVERY: u64 = 20;
     type Event = Happened;
 
     fn apply(&mut self, event: &Happened) {
         // A creation is no more than the first update: either may come first.
         let (Happened::Created(fact) | Happened::Updated(fact)) = event;
-        let Fact { at, by, change } = fact.clone();
+        let Fact {
+            at,
+            by,
+            commanded,
+            change,
+        } = fact.clone();
+        if commanded {
+            self.commanded.push(by);
+            let too_many = self.commanded.len().saturating_sub(MOST_COMMANDED);
+            self.commanded.drain(..too_many);
+        }
         let stamp = Stamp { at, by };
         offer(&mut self.username, change.username, stamp);
         offer(&mut self.email, change.email, stamp);
@@ -86,7 +104,61 @@ impl Aggregate for Account {
     }
 }
 
+/// What can be asked of a user.
+#[derive(Clone, Debug)]
+pub(crate) enum Command {
+    /// To exist.
+    Create(Fact),
+    /// To be called otherwise, to get mail elsewhere, to be of another type.
+    Change(Fact),
+}
+
+/// Why not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("there is a user {0} already")]
+    Exists(i64),
+    #[error("there is no user {0}")]
+    Unknown(i64),
+    #[error("user {0}: nothing is to be changed")]
+    Nothing(i64),
+}
+
+impl Decide for Account {
+    type Command = Command;
+    type Refusal = Refusal;
+
+    fn decide(&self, command: Command) -> Result<Vec<Happened>, Refusal> {
+        let exists = self.created_at.is_some();
+        match command {
+            Command::Create(fact) if exists => Err(Refusal::Exists(fact.change.user_id)),
+            Command::Create(fact) => Ok(vec![Happened::Created(fact)]),
+            Command::Change(fact) if !exists => Err(Refusal::Unknown(fact.change.user_id)),
+            Command::Change(fact) if fact.change.is_nothing() => {
+                Err(Refusal::Nothing(fact.change.user_id))
+            }
+            Command::Change(fact) => Ok(vec![Happened::Updated(fact)]),
+        }
+    }
+}
+
+impl Change {
+    fn is_nothing(&self) -> bool {
+        let user_id = self.user_id;
+        *self
+            == Self {
+                user_id,
+                ..Self::default()
+            }
+    }
+}
+
 impl Account {
+    /// Whether a command has appended what this event says.
+    pub(crate) fn has(&self, event: Uuid) -> bool {
+        self.commanded.contains(&event)
+    }
+
     /// What is known of the user, field by field, as text.
     pub(crate) fn shown(&self) -> impl Iterator<Item = (&'static str, String)> {
         let times = [
@@ -123,6 +195,7 @@ mod tests {
         let fact = Fact {
             at: Timestamp::from_second(second).unwrap(),
             by: Uuid::from_u128(id as u128),
+            commanded: false,
             change: serde_json::from_str(&format!("{{\"user_id\":1{fields}}}")).unwrap(),
         };
         if fields.contains("created_at") {
@@ -189,5 +262,39 @@ mod tests {
             facts.iter().rev().for_each(|fact| any.apply(fact));
             assert_eq!(any, account(&facts));
         }
+    }
+
+    #[test]
+    fn commands_are_decided_on_what_the_user_is() {
+        let Happened::Updated(rename) = fact(5, 5, ",\"username\":\"Eve\"") else {
+            panic!("no update");
+        };
+        let Happened::Updated(nothing) = fact(5, 5, "") else {
+            panic!("no update");
+        };
+        let mut user = Account::default();
+        let refused = user.decide(Command::Change(rename.clone()));
+        assert_eq!(refused, Err(Refusal::Unknown(1)));
+        let created = fact(1, 1, ",\"created_at\":\"1970-01-01T00:00:01Z\"");
+        let Happened::Created(creation) = &created else {
+            panic!("no creation");
+        };
+        let creation = Fact {
+            commanded: true,
+            ..creation.clone()
+        };
+        for event in user.decide(Command::Create(creation.clone())).unwrap() {
+            user.apply(&event);
+        }
+        assert!(user.has(creation.by) && !user.has(rename.by));
+        assert_eq!(
+            user.decide(Command::Create(creation)),
+            Err(Refusal::Exists(1))
+        );
+        assert_eq!(
+            user.decide(Command::Change(nothing)),
+            Err(Refusal::Nothing(1))
+        );
+        assert_eq!(user.decide(Command::Change(rename)).unwrap().len(), 1);
     }
 }
