@@ -36,7 +36,8 @@ pub(crate) async fn change(commands: &Commands, change: Change) -> Result<(), Co
             change: &change,
             updated_at: (!creates).then_some(at),
         };
-        let by = cx.publish(event_type, &told)?;
+        // As of now, for the ID that this answers.
+        let by = cx.publish_at(event_type, &told, at)?;
         let fact = Fact {
             at,
             by,
