@@ -404,9 +404,9 @@ fn every_read_model_is_rebuilt_while_orders_flow() {
         });
     }
     let mut flow = (1..).map(|n: i64| match n % 9 {
-        0 if n < 900 => Happening::View {
-            user: n % USERS + 1,
-            product: n / 9 % SKUS + 1,
+        0 if n < 300 => Happening::View {
+            user: n / 9 % USERS + 1,
+            product: n / 27 % SKUS + 1,
         },
         1 => Happening::Cancel { order: n as usize },
         2 => Happening::Restock {
