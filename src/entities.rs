@@ -1,7 +1,7 @@
 //! The event store from outside: which entities there are, their histories, and where sagas stand.
 //! Read only, for the operator.
 //!
-//! Redis: SCAN for `es:*` and `sagas:*`; XLEN, MEMORY USAGE and XRANGE of histories. What is
+//! Redis: SCAN for `es:*`, `sagas:*` and `worker:*`; XLEN, MEMORY USAGE and XRANGE of histories. What is
 //! written meanwhile may be missing.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -37,6 +37,71 @@ pub struct OpenSaga {
     /// Where it stands.
     #[serde(flatten)]
     pub standing: Standing,
+}
+
+/// What one process asked of the event store since its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StoreUse {
+    /// Whose worker.
+    pub subscriber: String,
+    /// Its name.
+    pub worker: String,
+    /// Histories that were read.
+    pub loads: Took,
+    /// Commits that appended to one.
+    pub appends: Took,
+}
+
+/// How often, and how long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Took {
+    /// How often.
+    pub count: u64,
+    /// How long on average, microseconds.
+    pub mean_us: u64,
+    /// How long at most, microseconds.
+    pub max_us: u64,
+}
+
+/// What each live worker asked of the event store; nothing of who asked nothing. As old as its last
+/// sign of life.
+///
+/// # Errors
+/// Redis could not be asked.
+pub async fn store_use(link: &Link, keys: &Keys) -> Result<Vec<StoreUse>, StoreError> {
+    let mut all = Vec::new();
+    for key in scan(link, &keys.worker("*", "*"), Some("hash")).await? {
+        let asked = key.as_str();
+        let figures: Vec<Option<u64>> = link
+            .run(|mut c| async move {
+                let mut read = redis::cmd("HMGET");
+                read.arg(asked).arg(&["loads", "loads_us", "loads_max_us"]);
+                read.arg(&["appends", "appends_us", "appends_max_us"]);
+                read.query_async(&mut c).await
+            })
+            .await?;
+        let took = |at: usize| {
+            let number = |n: usize| figures.get(at + n).copied().flatten().unwrap_or(0);
+            Took {
+                count: number(0),
+                mean_us: number(1).checked_div(number(0)).unwrap_or(0),
+                max_us: number(2),
+            }
+        };
+        let (loads, appends) = (took(0), took(3));
+        let mut parts = keys.strip(&key).splitn(3, ':').skip(1);
+        let mut part = || parts.next().unwrap_or_default().to_owned();
+        if loads.count + appends.count > 0 {
+            let (subscriber, worker) = (part(), part());
+            all.push(StoreUse {
+                subscriber,
+                worker,
+                loads,
+                appends,
+            });
+        }
+    }
+    Ok(all)
 }
 
 /// All entities, or all of one kind, by kind and ID.

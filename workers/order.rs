@@ -13,7 +13,7 @@
 //! payment-service undo what they had done. Late and repeated events change nothing, so the status
 //! never moves backwards.
 //!
-//! An event about an order that was never placed, and a refund of one that was not cancelled, are
+//! An event about an order that was never placed, and a refund of one that was neither paid nor cancelled, are
 //! tried again once (their cause may be a moment behind), then rejected. (This needs `max_attempts`
 //! of 2 or more.)
 

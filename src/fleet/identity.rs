@@ -8,6 +8,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::figures;
 use crate::routing::Config;
 pub use crate::store::Membership;
 use crate::store::{self, Announce, Holder, Keys, Link, StoreError, name_wrong_type};
@@ -100,13 +101,16 @@ impl Identity {
         generation: u64,
     ) -> Result<bool, StoreError> {
         let key = keys.worker(&self.subscriber, &self.name);
-        let fields = [
+        let fields: Vec<_> = [
             ("host", host()),
             ("pid", std::process::id().to_string()),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("generation", generation.to_string()),
             ("seen", jiff::Timestamp::now().to_string()),
-        ];
+        ]
+        .into_iter()
+        .chain(figures::fields())
+        .collect();
         let ttl = WORKER_TTL.as_millis() as u64;
         link.run(|mut c| async move {
             store::register_worker(&mut c, &key, &self.nonce, ttl, how, &fields).await

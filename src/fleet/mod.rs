@@ -7,6 +7,7 @@
 
 mod clock;
 pub mod control;
+pub(crate) mod figures;
 mod groups;
 mod identity;
 

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::text::{Output, Paint, Tone, count, escape, escape_json, human, json_line, table};
 use super::{CommandError, Session};
-use crate::entities::{EntitySize, OpenSaga, entities, history, open_sagas};
+use crate::entities::{EntitySize, OpenSaga, entities, history, open_sagas, store_use};
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
 use crate::worker::StoredEvent;
@@ -26,6 +26,17 @@ pub(super) struct Args {
 enum Command {
     List(ListArgs),
     Show(ShowArgs),
+    Use(UseArgs),
+}
+
+/// Show how often live workers read and append to histories, and how long that takes.
+#[derive(Debug, clap::Args)]
+struct UseArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// How to answer.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// List what there is: without ENTITY each kind, with it each entity of that kind.
@@ -83,6 +94,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     match args.command {
         Command::List(args) => list(args).await,
         Command::Show(args) => show(args, false).await,
+        Command::Use(args) => show_use(args).await,
     }
 }
 
@@ -126,6 +138,40 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
         }
     };
     stdout().lock().write_all(text.as_bytes())?;
+    Ok(Exit::Clean)
+}
+
+async fn show_use(args: UseArgs) -> Result<Exit, CommandError> {
+    let session = Session::open(&args.common).await?;
+    let found = store_use(&session.link, &session.keys).await?;
+    let mut out = stdout().lock();
+    if args.output == Output::Json {
+        out.write_all(json_line(&found)?.as_bytes())?;
+        return Ok(Exit::Clean);
+    }
+    let header = [
+        "SUBSCRIBER",
+        "WORKER",
+        ">LOADS",
+        ">MEAN",
+        ">MAX",
+        ">APPENDS",
+        ">MEAN",
+        ">MAX",
+    ];
+    let mut rows = table(&header);
+    for one in &found {
+        let figures = [one.loads, one.appends].into_iter().flat_map(|took| {
+            let ms = |us: u64| format!("{}.{:03} ms", us / 1_000, us % 1_000);
+            [took.count.to_string(), ms(took.mean_us), ms(took.max_us)]
+        });
+        rows.add_row(
+            [escape(&one.subscriber), escape(&one.worker)]
+                .into_iter()
+                .chain(figures),
+        );
+    }
+    out.write_all(Paint::stdout().table(&rows, &[]).as_bytes())?;
     Ok(Exit::Clean)
 }
 

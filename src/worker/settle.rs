@@ -12,12 +12,14 @@ use std::time::Duration;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::delivery::InHand;
 use super::held::HeldGuard;
 use crate::failpoint::failpoint;
+use crate::fleet::figures::APPENDS;
 use crate::retry::RECONNECT;
 use crate::store::{
     CommitRequest, Committed, Fence, Holder, Link, Settled, StoreError, is_dataset_gone,
@@ -351,6 +353,7 @@ impl Settler {
                 part.push(request);
                 waiting.push((waits, hop));
             }
+            let (appends, sent) = (part.iter().any(|c| c.asked.appends), Instant::now());
             let answer = until_answered(&self.link, &self.stop, |mut c| {
                 let (holder, inbox, part) = (&self.holder, &self.inbox, &part);
                 async move { holder.commit(&mut c, inbox, part).await }
@@ -359,6 +362,9 @@ impl Settler {
             let Some(Answer { value, resent }) = answer.await else {
                 return;
             };
+            if appends {
+                APPENDS.took(sent.elapsed());
+            }
             failpoint!("worker.committed");
             for ((request, (waits, hop)), value) in part.into_iter().zip(waiting).zip(value) {
                 if done(&value, resent) {

@@ -211,7 +211,11 @@ fn a_service_outside_has_a_stand_in() {
         r#"{"order_id":1,"user_id":0,"reason":"customer","cancelled_at":"2026-01-05T11:00:00Z"}"#;
     publish("Order.Cancelled", cancelled);
     eventually("it is refunded", || is_answered("Payment.Order.Refunded"));
+    let started = children(second.child.id());
     drop(second);
+    eventually("all have ended", || {
+        started.iter().all(|pid| !runs(*pid)).then_some(())
+    });
 
     let third = dev_with(
         folder.path(),

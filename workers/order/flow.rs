@@ -8,7 +8,7 @@
 //! | Payment.Order.Paid | paid; confirmed if reserved | nothing: who was too late refunds itself |
 //! | Inventory.Stock.Rejected, Payment.Order.Declined, Order.DeadlinePassed | cancelled | nothing |
 //! | Order.Cancelled (of someone else) | cancelled | cancelled, unless it was shipped |
-//! | Payment.Order.Refunded | rejected: it was not cancelled | noted once |
+//! | Payment.Order.Refunded | noted once, if it was paid; else rejected | noted once |
 
 use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
@@ -262,11 +262,15 @@ impl Saga for Order {
                     at,
                 }]
             }
-            "Payment.Order.Refunded" => match (self.status, self.refunded) {
-                (Status::Cancelled, false) => vec![Fact::Refunded { at }],
-                (_, true) => Vec::new(),
-                _ => return Err(self.not_yet(event, arrival, "was not cancelled")),
-            },
+            "Payment.Order.Refunded" if self.refunded => Vec::new(),
+            // It may come before the cancellation that it answers, or without a payment before it:
+            // what was charged and cancelled at the same time is refunded and never told as paid.
+            "Payment.Order.Refunded" if self.paid || self.status == Status::Cancelled => {
+                vec![Fact::Refunded { at }]
+            }
+            "Payment.Order.Refunded" => {
+                return Err(self.not_yet(event, arrival, "was neither paid nor cancelled"));
+            }
             "Order.Created"
             | "Inventory.Stock.Reserved"
             | "Payment.Order.Paid"

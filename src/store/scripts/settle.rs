@@ -78,6 +78,8 @@ pub struct Asked {
     pub effects: usize,
     /// How many follow-ups there are.
     pub follow_ups: usize,
+    /// Whether a history of the event store is appended to.
+    pub appends: bool,
     /// The key of each condition, then of each effect.
     pub keys: Vec<String>,
     /// The values of the conditions, of the effects, of the follow-ups.

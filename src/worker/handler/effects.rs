@@ -245,6 +245,7 @@ impl Effects {
             conditions: self.conditions.len(),
             effects: self.effects.len(),
             follow_ups: self.follow_ups.len(),
+            appends: !self.appended.is_empty(),
             ..Asked::default()
         };
         for (key, values) in self.conditions.into_iter().chain(self.effects) {

@@ -1,5 +1,7 @@
 //! The event store as a handler sees it: histories of entities, and events to append to them.
 
+use std::time::Instant;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,6 +10,7 @@ use serde_json::value::RawValue;
 use super::Context;
 use super::effects::{EffectError, quoted};
 use crate::error::HandlerError;
+use crate::fleet::figures::LOADS;
 use crate::store::Entry;
 
 /// An event to append to an entity's history.
@@ -85,9 +88,11 @@ impl Context {
         from_version: u64,
     ) -> Result<History, HandlerError> {
         let key = self.entity_key(entity, id)?;
+        let asked = Instant::now();
         let entries: Vec<Entry> = self
             .query(redis::cmd("XRANGE").arg(&key).arg(from_version).arg("+"))
             .await?;
+        LOADS.took(asked.elapsed());
         let events = entries
             .iter()
             .map(|e| StoredEvent::from_entry(&key, e))

@@ -100,3 +100,23 @@ fn sagas_under_way_are_listed_and_shown() {
     let text = fleet.ask(&["saga", "show", "Order", "7"]).ok();
     assert!(text.starts_with("over, after 2 events\n"), "{text}");
 }
+
+#[test]
+fn what_workers_ask_of_the_event_store_is_shown() {
+    let fleet = fleet();
+    assert_eq!(
+        fleet.ask(&["entity", "use", "--output", "json"]).json(),
+        json!([])
+    );
+    let _: u64 =
+        fleet.cli("HSET worker:order-service:w nonce x loads 4 loads_us 6000 loads_max_us 2500");
+    let _: u64 = fleet.cli("HSET worker:cache-service:w nonce x");
+    let text = fleet.ask(&["entity", "use"]).ok();
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .map(|l| l.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows.len(), 2, "{text}");
+    let row = "order-service w 4 1.500 ms 2.500 ms 0 0.000 ms 0.000 ms";
+    assert_eq!(rows[1].join(" "), row);
+}

@@ -66,6 +66,7 @@ impl Request {
             follow_ups: self.follow_ups.len(),
             keys: keyed().map(|(key, _)| key.clone()).collect(),
             values: values.flatten().map(|word| word.clone().into()).collect(),
+            ..Asked::default()
         }
     }
 }

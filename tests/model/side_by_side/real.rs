@@ -338,6 +338,7 @@ impl Real {
                         follow_ups: follow_up.iter().count(),
                         keys: vec![format!("{}:effects", holder.group)],
                         values,
+                        ..Asked::default()
                     },
                 };
                 let committed = holder.commit(redis, "inbox", &[request.into()]).await;

@@ -1,0 +1,69 @@
+//! How long the event store takes, in this process since its start. Signs of life carry it to
+//! `worker:<subscriber>:<name>`: `loads`, `loads_us`, `loads_max_us`, and the same of `appends`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Histories that were read.
+pub(crate) static LOADS: Figure = Figure::new(["loads", "loads_us", "loads_max_us"]);
+/// Commits that append to a history, from when they are sent to their answer.
+pub(crate) static APPENDS: Figure = Figure::new(["appends", "appends_us", "appends_max_us"]);
+
+/// How often, how long in all, and how long at most.
+pub(crate) struct Figure {
+    names: [&'static str; 3],
+    count: AtomicU64,
+    total_us: AtomicU64,
+    max_us: AtomicU64,
+}
+
+impl Figure {
+    const fn new(names: [&'static str; 3]) -> Self {
+        Self {
+            names,
+            count: AtomicU64::new(0),
+            total_us: AtomicU64::new(0),
+            max_us: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts one that took so long.
+    pub(crate) fn took(&self, time: Duration) {
+        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.total_us.fetch_add(us, Ordering::Relaxed);
+        self.max_us.fetch_max(us, Ordering::Relaxed);
+    }
+
+    fn fields(&self) -> [(&'static str, String); 3] {
+        let values = [&self.count, &self.total_us, &self.max_us];
+        let text = values.map(|value| value.load(Ordering::Relaxed).to_string());
+        let mut text = text.into_iter();
+        self.names
+            .map(|name| (name, text.next().unwrap_or_default()))
+    }
+}
+
+/// All of it, as a sign of life carries it; nothing of what never happened.
+pub(super) fn fields() -> impl Iterator<Item = (&'static str, String)> {
+    let happened = |figure: &&Figure| figure.count.load(Ordering::Relaxed) > 0;
+    let figures = [&LOADS, &APPENDS].into_iter();
+    figures.filter(happened).flat_map(Figure::fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_counts_adds_up_and_keeps_the_longest() {
+        let figure = Figure::new(["a", "b", "c"]);
+        for us in [5, 9, 1] {
+            figure.took(Duration::from_micros(us));
+        }
+        let told = figure
+            .fields()
+            .map(|(name, value)| format!("{name}={value}"));
+        assert_eq!(told, ["a=3", "b=15", "c=9"]);
+    }
+}
