@@ -25,6 +25,8 @@ use uuid::Uuid;
 #[path = "../workers/user/account.rs"]
 #[allow(dead_code, reason = "the rest is for user-service")]
 mod account;
+#[path = "../workers/order/command.rs"]
+mod command;
 #[path = "../workers/order/flow.rs"]
 #[allow(dead_code, reason = "the rest is for order-service")]
 mod flow;
@@ -41,7 +43,8 @@ mod users;
 mod view;
 
 use account::{Change, UserType};
-use flow::{Command, Policy};
+use command::Command;
+use flow::Policy;
 use orders::{Address, Item, NewOrder};
 
 /// Give the shop a command.

@@ -9,7 +9,8 @@ use streamfleet::HandlerError;
 use streamfleet::commands::{Command as Given, CommandError, Commands};
 use uuid::Uuid;
 
-use crate::flow::{Command, Fact, Order, Policy};
+use crate::command::Command;
+use crate::flow::{Fact, Order, Policy};
 use crate::view;
 
 /// A line of an order.

@@ -1,10 +1,13 @@
 //! The order's saga, purely: whatever comes in whatever order, an order ends confirmed or cancelled.
 
+#[path = "../../workers/order/command.rs"]
+mod command;
 #[path = "../../workers/order/flow.rs"]
 #[allow(dead_code, reason = "the service uses the rest")]
 mod flow;
 
-use flow::{Command, Fact, Order, Policy, Refusal, Status};
+use command::{Command, Refusal};
+use flow::{Fact, Order, Policy, Status};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::{Value, json};
