@@ -170,6 +170,10 @@ fn commands_are_refused_where_they_do_not_fit() {
     };
     assert_eq!(Order::default().decide(cancel()), Err(Refusal::Unknown));
     let mut told = after(&["Order.Created"]);
+    let arrival = Arrival { attempt: 1, now };
+    let placed = Order::default().react(&event("Order.Created"), arrival, &POLICY);
+    let again = told.0.decide(Command::Place(placed.unwrap().remove(0)));
+    assert_eq!(again, Err(Refusal::Exists(7)));
     let refusal = told.0.decide(ship()).unwrap_err().to_string();
     assert_eq!(
         refusal,
