@@ -92,7 +92,7 @@ pub(crate) async fn execute<H: Handler>(core: Arc<Core<H>>, slotted: Slotted) {
         Ok(event) => Arc::new(event),
         Err(error) => return core.give_up(delivery, GivenUp::Undecodable, &error).await,
     };
-    if event.has_expired() {
+    if core.is_too_late(&event) {
         let error = "its expires_at passed before its handler was to start";
         return core.give_up(delivery, GivenUp::Expired, error).await;
     }
@@ -254,6 +254,12 @@ impl<H: Handler> Core<H> {
             holder.mark_started(&mut c, fence, starts).await
         });
         answer.await.map(|answer| answer.value)
+    }
+
+    /// Whether no handler may start for an event any more. A rebuild runs history as it was when it
+    /// was routed, and then nothing in it was too late.
+    pub(crate) fn is_too_late(&self, event: &Event) -> bool {
+        event.has_expired() && !self.env.is_rebuild()
     }
 
     /// Hands the acknowledgement over, and gives the slot back.

@@ -257,7 +257,7 @@ impl<H: Handler> Core<H> {
     /// come after the next one's step, in which this thread may be kept.
     fn take_first_step(self: &Arc<Self>, lane: &Lane, slotted: Slotted, now: Instant) -> bool {
         let event = match slotted.delivery.read_event() {
-            Ok(event) if !event.has_expired() && !self.is_doubtful(&slotted.delivery, now) => {
+            Ok(event) if !self.is_too_late(&event) && !self.is_doubtful(&slotted.delivery, now) => {
                 Arc::new(event)
             }
             _ => {

@@ -244,6 +244,26 @@ fn a_corrupted_model_is_rebuilt_exactly_while_events_flow() {
     }
 }
 
+/// What was handled in its time is in the new model, also when that time is over.
+#[test]
+fn what_has_expired_since_it_was_handled_is_run_again() {
+    let shop = Shop::open();
+    let until = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(3);
+    let mut some = events(0..20);
+    for event in &mut some {
+        event["expires_at"] = json!(until.to_string());
+    }
+    shop.publish_and_drain(&some);
+    let (live, letters) = (shop.model(), dead(&shop, ME));
+    assert!(!live.is_empty() && letters.is_empty(), "{letters:?}");
+    eventually("their time is over", || {
+        (jiff::Timestamp::now() > until).then_some(())
+    });
+    shop.rebuild(&[]).ok();
+    assert_eq!(shop.model(), live);
+    assert_eq!(dead(&shop, ME), letters);
+}
+
 /// What only the old model gave up is in the new one; what that gives up as well is a letter of the live
 /// subscriber.
 #[test]
