@@ -71,6 +71,9 @@ pub enum CommandError {
     /// Others were always faster; nothing was written.
     #[error("others changed the same things {0} times while this was decided: give it again later")]
     Contended(u32),
+    /// Redis would not do it (it is full, or denies a right); nothing was written.
+    #[error("{0}")]
+    NotDone(StoreError),
     /// Redis did not answer: nobody knows whether it was carried out.
     #[error("{cause}; give the command again under the ID {id}: it is carried out once")]
     Unanswered {
@@ -122,16 +125,19 @@ impl Commands {
         command: Command,
         decide: impl AsyncFn(&mut Context) -> Result<T, HandlerError>,
     ) -> Result<Option<T>, CommandError> {
-        let unanswered = |cause| CommandError::Unanswered {
-            id: command.id,
-            cause,
+        let failed = |cause: StoreError| match cause.redis() {
+            Some(answer) if !loses_connection(answer) => CommandError::NotDone(cause),
+            _ => CommandError::Unanswered {
+                id: command.id,
+                cause,
+            },
         };
         let mark = self.env.keys.command(command.id);
         let (link, key) = (&self.link, mark.as_str());
         let done_before: bool = link
             .run(|mut c| async move { redis::cmd("EXISTS").arg(key).query_async(&mut c).await })
             .await
-            .map_err(unanswered)?;
+            .map_err(failed)?;
         if done_before {
             return Ok(None);
         }
@@ -147,24 +153,36 @@ impl Commands {
                 return Ok(Some(answer));
             }
             match self.write(&mark, &cx.effects.encode(0)).await {
-                // Repeated: an answer of ours was lost.
-                Ok(Written::Done | Written::Repeated) => return Ok(Some(answer)),
-                Ok(Written::Conflict) => {}
-                Ok(Written::Invalid(why)) => return Err(CommandError::Refused(why)),
-                Err(cause) => return Err(unanswered(cause)),
+                Ok((Written::Done, _)) => return Ok(Some(answer)),
+                // Sent again, it had been done by what was sent before, whose answer was lost;
+                // otherwise by whoever gave the same command at the same time.
+                Ok((Written::Repeated, resent)) => return Ok(resent.then_some(answer)),
+                Ok((Written::Conflict, _)) => {}
+                Ok((Written::Invalid(why), _)) => return Err(CommandError::Refused(why)),
+                Err(cause) => return Err(failed(cause)),
             }
         }
         Err(CommandError::Contended(MAX_CONFLICTS))
     }
 
-    async fn write(&self, mark: &str, asked: &Asked) -> Result<Written, StoreError> {
+    /// Answers besides whether it had been sent before.
+    async fn write(&self, mark: &str, asked: &Asked) -> Result<(Written, bool), StoreError> {
         let kept = self.config.routing.dedupe_window().as_millis() as u64;
         let inbox = self.env.keys.inbox();
         let (link, inbox) = (&self.link, inbox.as_str());
         let give_up = |error: &StoreError| !error.redis().is_some_and(loses_connection);
-        retry_until(Some(Instant::now() + PATIENCE), give_up, |_| {
-            link.run(|mut c| async move { store::write(&mut c, mark, kept, inbox, asked).await })
-        })
+        retry_until(
+            Some(Instant::now() + PATIENCE),
+            give_up,
+            |failures| async move {
+                let written = link
+                    .run(
+                        |mut c| async move { store::write(&mut c, mark, kept, inbox, asked).await },
+                    )
+                    .await?;
+                Ok((written, failures > 0))
+            },
+        )
         .await
     }
 }

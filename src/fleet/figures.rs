@@ -27,11 +27,15 @@ impl Figure {
         }
     }
 
-    /// Counts one that took so long.
-    pub(crate) fn took(&self, time: Duration) {
+    /// Counts some that took so long each.
+    pub(crate) fn took(&self, count: u64, time: Duration) {
+        if count == 0 {
+            return;
+        }
         let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.total_us.fetch_add(us, Ordering::Relaxed);
+        self.count.fetch_add(count, Ordering::Relaxed);
+        self.total_us
+            .fetch_add(us.saturating_mul(count), Ordering::Relaxed);
         self.max_us.fetch_max(us, Ordering::Relaxed);
     }
 
@@ -59,11 +63,13 @@ mod tests {
     fn a_figure_counts_adds_up_and_keeps_the_longest() {
         let figure = Figure::new(["a", "b", "c"]);
         for us in [5, 9, 1] {
-            figure.took(Duration::from_micros(us));
+            figure.took(1, Duration::from_micros(us));
         }
+        figure.took(2, Duration::from_micros(3));
+        figure.took(0, Duration::from_micros(99));
         let told = figure
             .fields()
             .map(|(name, value)| format!("{name}={value}"));
-        assert_eq!(told, ["a=3", "b=15", "c=9"]);
+        assert_eq!(told, ["a=5", "b=21", "c=9"]);
     }
 }

@@ -353,7 +353,8 @@ impl Settler {
                 part.push(request);
                 waiting.push((waits, hop));
             }
-            let (appends, sent) = (part.iter().any(|c| c.asked.appends), Instant::now());
+            let (appends, sent) = (part.iter().filter(|c| c.asked.appends), Instant::now());
+            let appends = appends.count() as u64;
             let answer = until_answered(&self.link, &self.stop, |mut c| {
                 let (holder, inbox, part) = (&self.holder, &self.inbox, &part);
                 async move { holder.commit(&mut c, inbox, part).await }
@@ -362,9 +363,7 @@ impl Settler {
             let Some(Answer { value, resent }) = answer.await else {
                 return;
             };
-            if appends {
-                APPENDS.took(sent.elapsed());
-            }
+            APPENDS.took(appends, sent.elapsed());
             failpoint!("worker.committed");
             for ((request, (waits, hop)), value) in part.into_iter().zip(waiting).zip(value) {
                 if done(&value, resent) {

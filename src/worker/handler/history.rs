@@ -92,7 +92,7 @@ impl Context {
         let entries: Vec<Entry> = self
             .query(redis::cmd("XRANGE").arg(&key).arg(from_version).arg("+"))
             .await?;
-        LOADS.took(asked.elapsed());
+        LOADS.took(1, asked.elapsed());
         let events = entries
             .iter()
             .map(|e| StoredEvent::from_entry(&key, e))

@@ -50,9 +50,11 @@ async fn a_command_whose_twin_was_faster_changes_nothing() {
         let commands = commands.clone();
         tokio::spawn(async move { commands.execute(same, async |cx| book(cx, 5).await).await })
     });
+    let mut told = Vec::new();
     for racer in racing.collect::<Vec<_>>() {
-        racer.await.unwrap().unwrap();
+        told.extend(racer.await.unwrap().unwrap());
     }
+    assert_eq!(told, [5], "the others learn that it was done");
     assert_eq!(fleet.cli::<u64>("XLEN es:Account:7"), 1);
     assert_eq!(fleet.cli::<u64>("XLEN inbox"), 1);
 }
@@ -120,4 +122,21 @@ async fn effects_of_commands_are_under_their_source_and_events_in_their_flow() {
     assert_eq!(event["correlation_id"], given.flow.to_string());
     assert_eq!(event["causation_id"], given.id.to_string());
     assert_eq!(event["source"], "teller");
+}
+
+/// Redis answers that it will not: then the command was not carried out, and nobody need wonder.
+#[tokio::test]
+async fn what_redis_refuses_is_not_done() {
+    let fleet = Fleet::new();
+    let commands = commands(&fleet).await;
+    fleet.cli::<String>("CONFIG SET maxmemory 1");
+    let refused = commands
+        .execute(command(), async |cx| book(cx, 5).await)
+        .await;
+    assert!(
+        matches!(refused, Err(CommandError::NotDone(_))),
+        "{refused:?}"
+    );
+    fleet.cli::<String>("CONFIG SET maxmemory 0");
+    assert_eq!(fleet.cli::<Vec<String>>("KEYS *"), [""; 0]);
 }
