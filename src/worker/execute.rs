@@ -141,7 +141,14 @@ pub(crate) async fn go_on<H: Handler>(core: Arc<Core<H>>, in_hand: InHand, mut s
             }
             Stage::Ran(Ran::Lost) => return,
             Stage::Ran(Ran::Interrupted) => return core.release(vec![delivery]).await,
-            Stage::Ran(Ran::Failed(error)) => error,
+            Stage::Ran(Ran::Failed(error)) => {
+                // A handler that was cut off or panicked says nothing of what it depends on, unless
+                // every failure counts: then its probe is given back.
+                if settings.breaker.failure_rate.is_none() {
+                    drop(delivery.probe.take());
+                }
+                error
+            }
             Stage::Ran(Ran::Returned(returned)) => match returned.result {
                 Ok(()) => {
                     core.breaker.outcomes.passed(1);
@@ -336,7 +343,8 @@ impl<H: Handler> Core<H> {
         tracing::warn!(event = %event.id(), event_type = event.event_type(), stream = &*delivery.source.name,
             entry = %delivery.fence.id, attempt, of = settings.max_attempts, charged, ?next, error, "a delivery failed");
         let again = match next {
-            Next::Retry(delay) => delay,
+            // A probe that failed is due after the next ones.
+            Next::Retry(delay) => delay.max(wait),
             Next::Wait => wait,
             Next::GiveUp(why) => return self.bury(delivery, why, &error).await,
         };

@@ -113,8 +113,12 @@ impl<H: Handler> Core<H> {
             found = false;
             let mut longest = Duration::ZERO;
             for source in sources.iter() {
-                if self.stop.reading.is_cancelled() {
-                    return;
+                // A slot first: a claim without one would start its lease for nothing, and a probe would
+                // be kept from others.
+                tokio::select! {
+                    biased;
+                    () = self.stop.reading.cancelled() => return,
+                    slot = self.slots.acquire() => drop(slot),
                 }
                 match self.breaker.gate.way() {
                     Way::Free => probe = None,
@@ -186,13 +190,7 @@ impl<H: Handler> Core<H> {
         grace: &mut Grace,
         longest: &mut Duration,
     ) -> Result<Option<bool>, StoreError> {
-        // A slot first: a claim without one would start its lease for nothing.
-        tokio::select! {
-            biased;
-            () = self.stop.reading.cancelled() => return Ok(Some(false)),
-            slot = self.slots.acquire() => drop(slot),
-        }
-        // While it waited for a slot there may have come an end to it.
+        // While it waited for a probe there may have come an end to it.
         let free = match (self.breaker.gate.way(), &probe) {
             (Way::Free, _) => self.slots.available_permits().clamp(1, LIMIT),
             (Way::Probing, Some(_)) => 1,

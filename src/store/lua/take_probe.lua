@@ -21,7 +21,9 @@ for token, expires in string.gmatch(probes or '', '(%S+)=(%d+)') do
   if left > 0 and left <= good_for then under_way[#under_way + 1] = token .. '=' .. expires end
 end
 passed = tonumber(passed) or 0
-if #under_way + passed >= tonumber(ARGV[2]) then return {'NONE'} end
+-- With none under way one is always given: what it comes to ends this, also if fewer are wanted by now
+-- than have passed.
+if #under_way > 0 and #under_way + passed >= tonumber(ARGV[2]) then return {'NONE'} end
 under_way[#under_way + 1] = ARGV[1] .. '=' .. string.format('%.0f', now + good_for)
 redis.call('HSET', KEYS[1], 'breaker', 'half-open', 'since', string.format('%.0f', tonumber(since) or now),
   'probes', table.concat(under_way, ' '), 'passed', passed)

@@ -11,9 +11,9 @@
 //!
 //! Redis: `control:<subscriber>`, read every half second and changed by one script per step; the
 //! counters `opened` and `closed` of `stats:<subscriber>`; an event in the inbox.
-//! Guarantee: while it is open, nothing is read, reclaimed or charged; of all workers together no more
-//! deliveries run than there are probes, until as many of them passed. Each change is told once, in
-//! the step that makes it. A worker that dies with a probe holds it no longer than it is good for.
+//! Guarantee: while it is open, nothing more is read or reclaimed; what is held already is finished, and
+//! settled as ever. While it is half-open, of all workers together no more deliveries are begun than
+//! there are probes, until as many of them passed. Each change is told once, in the step that makes it. A worker that dies with a probe holds it no longer than it is good for.
 
 mod announce;
 mod follow;
@@ -46,7 +46,7 @@ use crate::text::bounded;
 /// of it is known.
 const PROBE_MARGIN: Duration = Duration::from_secs(2);
 /// How much later than the next probes a probe that failed is due itself: they are to be others, if
-/// there are any, so that one event that alone stays unavailable holds up nobody.
+/// there are any, so that one event that alone stays unavailable does not hold up all of them.
 const OTHERS_FIRST: Duration = Duration::from_secs(3);
 
 /// What the roles of a worker know of its breaker.

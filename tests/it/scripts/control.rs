@@ -184,6 +184,21 @@ async fn one_that_failed_opens_it_again_and_the_others_count_no_more() {
     assert_eq!(b.snapshot(), before);
 }
 
+/// Some have passed, and then fewer are asked for: the next one ends it.
+#[tokio::test]
+async fn fewer_probes_than_have_passed_still_close_it() {
+    let mut b = Bench::over().await;
+    for token in ["a", "b"] {
+        assert!(b.takes(token, 3).await);
+        let passed = ProbeEnd::Passed(3);
+        assert_eq!(b.end(token, passed, "").await, ProbeEnded::Taken);
+    }
+    assert!(b.takes("c", 1).await);
+    assert!(!b.takes("d", 1).await);
+    let passed = ProbeEnd::Passed(1);
+    assert_eq!(b.end("c", passed, "").await, ProbeEnded::Closed);
+}
+
 #[tokio::test]
 async fn a_probe_that_nobody_ends_runs_out() {
     let mut b = Bench::over().await;
