@@ -10,6 +10,7 @@
 //! first left.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -125,65 +126,80 @@ impl Commands {
         command: Command,
         decide: impl AsyncFn(&mut Context) -> Result<T, HandlerError>,
     ) -> Result<Option<T>, CommandError> {
-        let failed = |cause: StoreError| match cause.redis() {
-            Some(answer) if !loses_connection(answer) => CommandError::NotDone(cause),
-            _ => CommandError::Unanswered {
-                id: command.id,
-                cause,
-            },
+        let unanswered = |cause| CommandError::Unanswered {
+            id: command.id,
+            cause,
         };
         let mark = self.env.keys.command(command.id);
-        let (link, key) = (&self.link, mark.as_str());
-        let done_before: bool = link
-            .run(|mut c| async move { redis::cmd("EXISTS").arg(key).query_async(&mut c).await })
-            .await
-            .map_err(failed)?;
-        if done_before {
+        if self.is_done(&mark).await.map_err(unanswered)? {
             return Ok(None);
         }
-        let cause = Arc::new(given(command)?);
+        let (cause, writer) = (Arc::new(given(command)?), Uuid::new_v4());
         for _ in 0..MAX_CONFLICTS {
             let (env, config) = (self.env.clone(), self.config.clone());
             let mut cx = Context::new(env, config, cause.clone(), 1);
-            let answer = decide(&mut cx).await.map_err(|e| match e.kind() {
-                Failure::Reject => CommandError::Refused(e.to_string()),
-                Failure::Retry | Failure::Unavailable => CommandError::Failed(e.to_string()),
-            })?;
+            let answer = match decide(&mut cx).await {
+                Ok(answer) => answer,
+                // It may not fit what is there because somebody gave the same command at the same time.
+                Err(_) if self.is_done(&mark).await.map_err(unanswered)? => return Ok(None),
+                Err(error) => return Err(refusal(&error)),
+            };
             if cx.effects.is_empty() {
                 return Ok(Some(answer));
             }
-            match self.write(&mark, &cx.effects.encode(0)).await {
-                Ok((Written::Done, _)) => return Ok(Some(answer)),
-                // Sent again, it had been done by what was sent before, whose answer was lost;
-                // otherwise by whoever gave the same command at the same time.
-                Ok((Written::Repeated, resent)) => return Ok(resent.then_some(answer)),
-                Ok((Written::Conflict, _)) => {}
-                Ok((Written::Invalid(why), _)) => return Err(CommandError::Refused(why)),
-                Err(cause) => return Err(failed(cause)),
+            let asked = cx.effects.encode(0);
+            match self.write(command, &mark, writer, &asked).await? {
+                Written::Done => return Ok(Some(answer)),
+                Written::Repeated => return Ok(None),
+                Written::Conflict => {}
+                Written::Invalid(why) => return Err(CommandError::Refused(why)),
             }
         }
         Err(CommandError::Contended(MAX_CONFLICTS))
     }
 
-    /// Answers besides whether it had been sent before.
-    async fn write(&self, mark: &str, asked: &Asked) -> Result<(Written, bool), StoreError> {
+    async fn is_done(&self, mark: &str) -> Result<bool, StoreError> {
+        self.link
+            .run(|mut c| async move { redis::cmd("EXISTS").arg(mark).query_async(&mut c).await })
+            .await
+    }
+
+    async fn write(
+        &self,
+        command: Command,
+        mark: &str,
+        writer: Uuid,
+        asked: &Asked,
+    ) -> Result<Written, CommandError> {
         let kept = self.config.routing.dedupe_window().as_millis() as u64;
         let inbox = self.env.keys.inbox();
         let (link, inbox) = (&self.link, inbox.as_str());
-        let give_up = |error: &StoreError| !error.redis().is_some_and(loses_connection);
-        retry_until(
-            Some(Instant::now() + PATIENCE),
-            give_up,
-            |failures| async move {
-                let written = link
-                    .run(
-                        |mut c| async move { store::write(&mut c, mark, kept, inbox, asked).await },
-                    )
-                    .await?;
-                Ok((written, failures > 0))
-            },
-        )
-        .await
+        let is_answer = |error: &StoreError| error.redis().is_some_and(|e| !loses_connection(e));
+        let sent = AtomicU32::new(0);
+        let written = retry_until(Some(Instant::now() + PATIENCE), is_answer, |failures| {
+            sent.store(failures, Relaxed);
+            let write =
+                |mut c| async move { store::write(&mut c, mark, kept, writer, inbox, asked).await };
+            link.run(write)
+        });
+        written.await.map_err(|cause| {
+            // What Redis answers to a repetition says nothing of what was sent before.
+            match is_answer(&cause) && sent.load(Relaxed) == 0 {
+                true => CommandError::NotDone(cause),
+                false => CommandError::Unanswered {
+                    id: command.id,
+                    cause,
+                },
+            }
+        })
+    }
+}
+
+/// Why a command was not decided.
+fn refusal(error: &HandlerError) -> CommandError {
+    match error.kind() {
+        Failure::Reject => CommandError::Refused(error.to_string()),
+        Failure::Retry | Failure::Unavailable => CommandError::Failed(error.to_string()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, ParsingError, RedisError, Value};
+use uuid::Uuid;
 
 use super::{Asked, WRITE};
 
@@ -10,7 +11,7 @@ use super::{Asked, WRITE};
 pub enum Written {
     /// They happened.
     Done,
-    /// They had happened before, under the same mark; nothing was written.
+    /// Another writer had done it before, under the same mark; nothing was written.
     Repeated,
     /// A condition no longer held; nothing was written.
     Conflict,
@@ -33,8 +34,8 @@ impl FromRedisValue for Written {
     }
 }
 
-/// Writes what was asked for, unless `mark` tells that this was done before. The mark is kept for
-/// `mark_ttl_ms`.
+/// Writes what was asked for, unless `mark` tells that this was done before, by this writer or by
+/// another. The mark is kept for `mark_ttl_ms`.
 ///
 /// # Errors
 /// Whether it happened is unknown: to be sent again, with the same mark.
@@ -42,6 +43,7 @@ pub async fn write(
     connection: &mut MultiplexedConnection,
     mark: &str,
     mark_ttl_ms: u64,
+    writer: Uuid,
     inbox: &str,
     asked: &Asked,
 ) -> Result<Written, RedisError> {
@@ -51,6 +53,9 @@ pub async fn write(
         "{} {} {}",
         asked.conditions, asked.effects, asked.follow_ups
     );
-    call.arg(mark_ttl_ms).arg(shape).arg(&asked.values);
+    call.arg(mark_ttl_ms)
+        .arg(writer.to_string())
+        .arg(shape)
+        .arg(&asked.values);
     call.invoke_async(connection).await
 }

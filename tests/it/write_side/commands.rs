@@ -140,3 +140,23 @@ async fn what_redis_refuses_is_not_done() {
     fleet.cli::<String>("CONFIG SET maxmemory 0");
     assert_eq!(fleet.cli::<Vec<String>>("KEYS *"), [""; 0]);
 }
+
+/// The twin makes it impossible before this one is decided: that is no refusal.
+#[tokio::test]
+async fn a_command_that_its_twin_made_impossible_was_done() {
+    let fleet = Fleet::new();
+    let commands = commands(&fleet).await;
+    let done = commands.execute(command(), async |cx| book(cx, 5).await);
+    done.await.unwrap();
+    let same = command();
+    let racing = (0..8).map(|_| {
+        let commands = commands.clone();
+        tokio::spawn(async move { commands.execute(same, async |cx| book(cx, -5).await).await })
+    });
+    let mut told = Vec::new();
+    for racer in racing.collect::<Vec<_>>() {
+        told.extend(racer.await.unwrap().unwrap());
+    }
+    assert_eq!(told, [0]);
+    assert_eq!(fleet.cli::<u64>("XLEN es:Account:7"), 2);
+}
