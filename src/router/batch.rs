@@ -165,6 +165,13 @@ impl Dispatch {
         Ok(total)
     }
 
+    /// Tells the hops of a batch, if all of it went the way that was decided: what is told did happen.
+    pub(super) fn tell(&self, batch: Decided, counts: &RouteCounts) {
+        if counts.routed + counts.scheduled + counts.refused == batch.entries.len() as u64 {
+            self.tracer.tell(batch.hops);
+        }
+    }
+
     async fn send_until_answered(&self, part: Part<'_>) -> Result<RouteCounts, StoreError> {
         let mut failures = 0;
         loop {

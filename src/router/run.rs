@@ -202,6 +202,10 @@ impl Router {
 
     /// Reads and routes until told to stop, until Redis is nearly full, or until a fault.
     async fn route_what_comes(&mut self, failures: &mut u32) -> Result<(), StoreError> {
+        // Also while nothing is routed: what is due goes on, by the configuration in force.
+        if self.config.has_changed().unwrap_or(false) {
+            self.take_config().await?;
+        }
         if *failures > 0 {
             self.recover().await?;
         }

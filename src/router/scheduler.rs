@@ -211,9 +211,11 @@ impl Scheduler {
             self.link.run(deliver).await
         });
         let moved = moved.await?;
-        // What another router moved, or who cancelled it, is told of as well: a trace is for people.
-        self.tracer
-            .tell(traced::delivered(&self.tracer, name, events));
+        // Some may have been cancelled, or moved by another router: what is told did happen.
+        if moved == events.len() as u64 {
+            self.tracer
+                .tell(traced::delivered(&self.tracer, name, events));
+        }
         tracing::debug!(stream = name, moved, "scheduled events delivered");
         Ok(())
     }

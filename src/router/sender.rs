@@ -115,7 +115,7 @@ async fn send_all(dispatch: Dispatch, mut queue: mpsc::Receiver<Batch>) -> Resul
                 }
                 let (batch, routed) = batch;
                 let counts = dispatch.send_all(&batch).await?;
-                dispatch.tracer.tell(batch.hops);
+                dispatch.tell(batch, &counts);
                 routed.send(counts).ok();
             }
         }
@@ -156,7 +156,7 @@ async fn finish(
             (dispatch.send_all(&batch).await?, false)
         }
     };
-    dispatch.tracer.tell(batch.hops);
+    dispatch.tell(batch, &counts);
     routed.send(counts).ok();
     Ok(written)
 }

@@ -82,7 +82,7 @@ scripts! {
     ENSURE_GROUP = " flags=allow-oom", "../lua/ensure_group.lua";
     RETIRE_GROUP = " flags=allow-oom", "../lua/retire_group.lua";
     REDRIVE = "", "../lua/redrive.lua";
-    DUE = "", "../lua/due.lua";
+    DUE = " flags=no-writes", "../lua/due.lua";
     DELIVER = "", "../lua/deliver.lua";
     REFUSE_DUE = "", "../lua/refuse_due.lua";
     CANCEL_SCHEDULED = " flags=allow-oom", "../lua/cancel_scheduled.lua";
