@@ -196,11 +196,9 @@ async fn release(
         let stock = load_stock(line.sku_id, cx).await?;
         let balance = match decide::release(line, stock.balance) {
             Ok(balance) => balance,
-            // The reservation and the stock are read one after the other: what was released in
-            // between, for another cancellation of this order, is no fault of this one.
-            Err(_) if load_reservation(order_id, cx).await?.0 != version => {
-                return Err(ReleasedMeanwhile { order_id }.into());
-            }
+            // The reservation and the stock are read one after the other: in between it was released,
+            // for another cancellation of this order.
+            Err(_) if load_reservation(order_id, cx).await?.0 != version => return Ok(()),
             Err(error) => return Err(HandlerError::reject(error)),
         };
         let change = StockChanged {
@@ -228,13 +226,6 @@ async fn release(
     )?;
     cx.publish("Inventory.Stock.Released", &released)?;
     Ok(())
-}
-
-/// An order that another cancellation has released since it was read.
-#[derive(Debug, thiserror::Error)]
-#[error("order {order_id} was released meanwhile; looking again")]
-struct ReleasedMeanwhile {
-    order_id: i64,
 }
 
 /// A SKU that no receipt has made known yet.

@@ -12,13 +12,14 @@
 //!
 //! **SMTP.** The password of `user` is what the file `STREAMFLEET_SMTP_PASSWORD_FILE` holds. There is no
 //! TLS: the server is a relay on this machine or in a network that you trust. A server that cannot be reached, is not
-//! ready, or takes nothing from us is no fault of an event: no attempt is charged, and reading slows down. A mail or a
+//! ready, or takes nothing from us is no fault of an event: no attempt is charged, and the circuit breaker stops reading. A mail or a
 //! recipient that it refuses for good (5xx) becomes a dead letter with the server's answer.
 //!
 //! **An order of a user who is not known.** Orders carry a user ID and no address. Events of
 //! different streams overtake each other, so the first attempt asks to be retried: the user's own
 //! event may be a moment behind (this needs `max_attempts` of 2 or more). If the user is still
-//! unknown then, the mail is not dropped but addressed to `STREAMFLEET_MAIL_FALLBACK` (a mailbox that people read), or, without one, to
+//! unknown then, the mail is not dropped but addressed to `STREAMFLEET_MAIL_FALLBACK` (a mailbox that people read); without one,
+//! by SMTP it is rejected, to be redriven when the user is known, and a file is addressed to
 //! `user-<id>@unknown.invalid`, which no server delivers and anyone finds with grep.
 
 use std::{collections::BTreeMap, env, path::PathBuf, process::ExitCode};
@@ -134,6 +135,13 @@ impl Notification {
     fn unknown_user(&self, user_id: i64) -> Result<Mailbox, HandlerError> {
         let address = match &self.fallback {
             Some(fallback) => fallback.email.clone(),
+            // A file is found with grep; what a mail server takes for such an address is gone.
+            None if matches!(self.way, Way::Server(..)) => {
+                return Err(HandlerError::reject(format!(
+                    "user {user_id} is not known, and STREAMFLEET_MAIL_FALLBACK names no mailbox for such mail: \
+                     redrive it when the user is known"
+                )));
+            }
             None => Address::new(format!("user-{user_id}"), "unknown.invalid")
                 .map_err(HandlerError::reject)?,
         };

@@ -32,6 +32,9 @@ use flow::{Order, Policy};
 /// How long an order waits for its stock and its payment, unless it is set.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(15);
 
+/// No deadline may be further away than the router keeps events.
+const LONGEST: SignedDuration = SignedDuration::from_hours(365 * 24);
+
 struct Orders {
     policy: Policy,
 }
@@ -50,7 +53,14 @@ impl Orders {
     /// Reads `STREAMFLEET_ORDER_PATIENCE`.
     fn from_env() -> Result<Self, BadPatience> {
         let patience = match env::var("STREAMFLEET_ORDER_PATIENCE") {
-            Err(_) => PATIENCE,
+            Err(env::VarError::NotPresent) => PATIENCE,
+            Ok(value) if value.is_empty() => PATIENCE,
+            Err(env::VarError::NotUnicode(value)) => {
+                return Err(BadPatience {
+                    value: value.to_string_lossy().into_owned(),
+                    cause: "it is not UTF-8".to_owned(),
+                });
+            }
             Ok(value) => {
                 let bad = |cause: String| BadPatience {
                     value: value.clone(),
@@ -58,8 +68,8 @@ impl Orders {
                 };
                 let patience: SignedDuration =
                     value.parse().map_err(|e: jiff::Error| bad(e.to_string()))?;
-                if patience < SignedDuration::from_secs(1) {
-                    return Err(bad("it must be a second or more".to_owned()));
+                if !(SignedDuration::from_secs(1)..=LONGEST).contains(&patience) {
+                    return Err(bad("it must be from a second to a year".to_owned()));
                 }
                 patience
             }

@@ -40,7 +40,7 @@
 //! the gateway takes the first; the other one is tried again and finds the answer.
 //!
 //! **A gateway that is down**, slow, or not ours to use (no answer in time, 5xx, 429, a redirect, 401, 403, 404) is no
-//! fault of an order: no attempt is charged, and reading slows down.
+//! fault of an order: no attempt is charged, and the circuit breaker stops reading.
 
 use std::process::ExitCode;
 

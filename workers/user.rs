@@ -11,7 +11,8 @@
 //! redis-cli XRANGE es:User:7 - +
 //! ```
 //!
-//! **Guarantee.** Each event is in the history once. A user is what the newest events by event time
+//! **Guarantee.** Each event is in the history once (one of a command twice, if fifty newer commands for
+//! the same user come before it: that changes nothing). A user is what the newest events by event time
 //! say, field by field, whatever order they arrive in: an update that comes late fills what no newer
 //! one speaks of and overrides nothing, and may come before the User.Created. Every append names the
 //! version that it was decided on, so that two events of one user at a time never lose one.

@@ -84,7 +84,7 @@ pub(crate) async fn place(
         let placed = Fact::Placed {
             order_id: order.order_id,
             order_number: order.order_number.clone(),
-            user_id: order.user_id,
+            user_id: order.user_id.into(),
             total,
             deadline: policy.deadline(now)?,
             at: now,

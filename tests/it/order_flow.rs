@@ -131,12 +131,16 @@ fn a_refund_of_what_was_never_paid_is_refused() {
     assert!(told.gets(&refund, 1).unwrap_err().starts_with("Retry"));
     assert!(told.gets(&refund, 2).unwrap_err().starts_with("Reject"));
     told.gets(&event("Payment.Order.Paid"), 1).unwrap();
+    // Whoever refunds was told of a cancellation, and has told of it.
     told.gets(&refund, 1).unwrap();
     told.gets(&refund, 1).unwrap();
     assert!(told.0.refunded);
     told.gets(&event("Inventory.Stock.Rejected"), 1).unwrap();
-    assert_eq!(told.0.reason, "out_of_stock");
-    assert_eq!(told.1, ["Order.Paid", "Order.Cancelled"]);
+    assert_eq!(
+        (told.0.status, &*told.0.reason),
+        (Status::Cancelled, "refunded")
+    );
+    assert_eq!(told.1, ["Order.Paid"]);
 }
 
 #[test]
@@ -187,6 +191,11 @@ fn commands_are_refused_where_they_do_not_fit() {
         told.record(facts);
     }
     assert_eq!(told.0.status, Status::Delivered);
+    let late = told.gets(&event("Order.Cancelled"), 1).unwrap_err();
+    assert!(
+        late.starts_with("Reject: order 7 is delivered: it cannot be cancelled"),
+        "{late}"
+    );
     assert!(told.0.decide(cancel()).is_err());
     assert_eq!(told.1[2..], ["Order.Shipped", "Order.Delivered"]);
 }

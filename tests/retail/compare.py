@@ -149,7 +149,7 @@ def compare(redis, must, any_order, outbox, gateway):
     letters = redis.entries("dead:analytics-service")
     counted = {event_type: sorted(names) for event_type, names in must["uncounted"].items()}
     seen.alike("not counted, by type", counted, named(letters, must))
-    for service in ("inventory", "notification", "search", "cache", "recommendation", "user"):
+    for service in ("inventory", "order", "notification", "search", "cache", "recommendation", "user"):
         service = f"{service}-service"
         seen.same(f"dead letters of {service}", 0, redis.one("XLEN", f"dead:{service}"))
 

@@ -7,12 +7,13 @@
 //! | Inventory.Stock.Reserved | reserved; confirmed if paid | nothing |
 //! | Payment.Order.Paid | paid; confirmed if reserved | nothing: who was too late refunds itself |
 //! | Inventory.Stock.Rejected, Payment.Order.Declined, Order.DeadlinePassed | cancelled | nothing |
-//! | Order.Cancelled (of someone else) | cancelled | cancelled, unless it was shipped |
-//! | Payment.Order.Refunded | noted once, if it was paid; else rejected | noted once |
+//! | Order.Cancelled (of someone else) | cancelled | cancelled; rejected if it was shipped |
+//! | Payment.Order.Refunded | cancelled, and noted, if it was paid; else rejected | noted once |
 
 use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 use streamfleet::saga::{Arrival, Deadline, FollowUp, Outcome, Saga};
 use streamfleet::{Aggregate, EffectError, Event, HandlerError};
 
@@ -50,7 +51,8 @@ pub(crate) struct Order {
     pub(crate) status: Status,
     pub(crate) order_id: i64,
     pub(crate) order_number: String,
-    pub(crate) user_id: i64,
+    /// As it was sent: any number that the schema takes for whole.
+    pub(crate) user_id: Option<Number>,
     #[serde(with = "streamfleet::money")]
     pub(crate) total: Decimal,
     pub(crate) reserved: bool,
@@ -74,7 +76,7 @@ pub(crate) enum Fact {
     Placed {
         order_id: i64,
         order_number: String,
-        user_id: i64,
+        user_id: Number,
         #[serde(with = "streamfleet::money")]
         total: Decimal,
         deadline: Timestamp,
@@ -139,7 +141,7 @@ impl Aggregate for Order {
                 self.status = Status::Pending;
                 self.order_id = order_id;
                 self.order_number = order_number;
-                self.user_id = user_id;
+                self.user_id = Some(user_id);
                 self.total = total;
                 self.deadline = Some(deadline);
             }
@@ -172,7 +174,7 @@ pub(crate) struct Policy {
 struct Created {
     order_id: i64,
     order_number: String,
-    user_id: i64,
+    user_id: Number,
     #[serde(with = "streamfleet::money")]
     total_amount: Decimal,
 }
@@ -200,11 +202,6 @@ impl Saga for Order {
 
     fn instance(event: &Event) -> Result<String, HandlerError> {
         let About { order_id } = event.data()?;
-        if order_id < 0 {
-            return Err(HandlerError::reject(format_args!(
-                "/data/order_id: {order_id} is not the ID of an order"
-            )));
-        }
         Ok(order_id.to_string())
     }
 
@@ -263,10 +260,27 @@ impl Saga for Order {
                 }]
             }
             "Payment.Order.Refunded" if self.refunded => Vec::new(),
-            // It may come before the cancellation that it answers, or without a payment before it:
-            // what was charged and cancelled at the same time is refunded and never told as paid.
-            "Payment.Order.Refunded" if self.paid || self.status == Status::Cancelled => {
+            // It may come without a payment before it: what was charged and cancelled at the same time
+            // is refunded and never told as paid. Or before the cancellation that it answers, which may
+            // have become a dead letter: only what was cancelled is refunded.
+            "Payment.Order.Refunded" if self.status == Status::Cancelled => {
                 vec![Fact::Refunded { at }]
+            }
+            "Payment.Order.Refunded" if self.paid && !self.is_on_its_way() => vec![
+                Fact::Cancelled {
+                    reason: "refunded".to_owned(),
+                    elsewhere: true,
+                    at,
+                },
+                Fact::Refunded { at },
+            ],
+            "Order.Cancelled" if self.is_on_its_way() => {
+                return Err(HandlerError::reject(format_args!(
+                    "order {} is {}: it cannot be cancelled any more, but its stock and its money were given back; \
+                     cancel orders by command, which refuses this",
+                    self.order_id,
+                    self.status.as_str()
+                )));
             }
             "Payment.Order.Refunded" => {
                 return Err(self.not_yet(event, arrival, "was neither paid nor cancelled"));
@@ -378,7 +392,8 @@ impl Saga for Order {
 struct Told<'a> {
     order_id: i64,
     order_number: &'a str,
-    user_id: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a Number>,
     #[serde(
         skip_serializing_if = "Option::is_none",
         with = "streamfleet::money::option"
@@ -413,7 +428,7 @@ impl Order {
         Told {
             order_id: self.order_id,
             order_number: &self.order_number,
-            user_id: self.user_id,
+            user_id: self.user_id.as_ref(),
             ..Told::default()
         }
     }
@@ -423,6 +438,10 @@ impl Order {
         let at = step.at();
         let confirmed = last.then_some(Fact::Confirmed { at });
         [Some(step), confirmed].into_iter().flatten().collect()
+    }
+
+    fn is_on_its_way(&self) -> bool {
+        matches!(self.status, Status::Shipped | Status::Delivered)
     }
 
     /// Events of different services overtake each other: what this one needs may be a moment

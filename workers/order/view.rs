@@ -20,7 +20,8 @@ pub(crate) fn show(order: &Versioned<Order>, cx: &mut Context) -> Result<(), Eff
     cx.hash_set(&key, "status", status.as_str())?;
     cx.hash_set(&key, "reason", reason.as_str())?;
     cx.hash_set(&key, "order_number", order_number.as_str())?;
-    cx.hash_set(&key, "user_id", user_id.to_string())?;
+    let user_id = user_id.as_ref().map(ToString::to_string);
+    cx.hash_set(&key, "user_id", user_id.unwrap_or_default())?;
     cx.hash_set(&key, "total", total.to_string())?;
     cx.hash_set(&key, "at", at.to_string())?;
     cx.hash_set(&key, "version", order.version.to_string())
