@@ -2,7 +2,7 @@
 
 /// First words of our own keys. A stream, subscriber or namespace of the same name could not be
 /// told from them.
-const KEY_FAMILIES: [&str; 13] = [
+const KEY_FAMILIES: [&str; 16] = [
     "inbox",
     "redrive",
     "dead",
@@ -16,6 +16,9 @@ const KEY_FAMILIES: [&str; 13] = [
     "trace",
     "audit",
     "stats",
+    "snapshot",
+    "sagas",
+    "command",
 ];
 const MAX_BYTES: usize = 64;
 

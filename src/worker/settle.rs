@@ -323,8 +323,11 @@ impl Settler {
         });
         if let Some(Answer { value, resent }) = answer.await {
             failpoint!("worker.acknowledged");
-            self.tracer
-                .tell(acks.iter_mut().filter_map(|ack| ack.hop.take()));
+            // Which of them were not ours any more is not told, and what a trace tells did happen.
+            if value.done == fences.len() || resent {
+                self.tracer
+                    .tell(acks.iter_mut().filter_map(|ack| ack.hop.take()));
+            }
             // After a repetition: the first send had done it; only its answer was lost.
             if value.done < fences.len() && !resent {
                 tracing::warn!(

@@ -16,7 +16,7 @@ use crate::operator::child::{Child, Listener, Spec};
 use crate::operator::text::escape;
 use crate::operator::{CommandError, Session};
 use crate::rebuild::{Positions, Replaced, Shadow};
-use crate::store::Switched;
+use crate::store::{StoreError, Switched, loses_connection, retry_until};
 
 /// How often it is looked how far the shadow is.
 const LOOK: Duration = Duration::from_millis(250);
@@ -29,6 +29,10 @@ const TRIES: u32 = 10;
 /// How long the worker may take to stop, after which it is killed: what it had in hand is then owed,
 /// and the switch is tried another time.
 const DRAIN: Duration = Duration::from_secs(5);
+/// What the worker is told of that: a little less, so that it gives back what it had in hand.
+const DRAIN_SECONDS: &str = "4";
+/// How long a Redis that is away is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How many of the worker's last lines are shown when it fails.
 const TAIL: usize = 5;
 
@@ -92,7 +96,7 @@ impl<'a> Drive<'a> {
         let (mut tries, mut next_try) = (0, Instant::now());
         loop {
             self.look_after_worker(LOOK).await?;
-            let at = self.shadow.positions().await?;
+            let at = self.positions().await?;
             self.progress.show(&at);
             if let Some((stream, live)) = at.missing() {
                 let whose = if live { "live subscriber" } else { "shadow" };
@@ -121,6 +125,13 @@ impl<'a> Drive<'a> {
             // The live one gets at least as much time as it was paused for.
             next_try = Instant::now() + self.settings.pause;
         }
+    }
+
+    /// How far it is; of a Redis that is away for a moment, when it is back.
+    async fn positions(&self) -> Result<Positions, StoreError> {
+        let is_answer = |error: &StoreError| error.redis().is_some_and(|e| !loses_connection(e));
+        let patience = Some(Instant::now() + PATIENCE);
+        retry_until(patience, is_answer, |_| self.shadow.positions()).await
     }
 
     /// Waits a moment; an error if the worker ends meanwhile.
@@ -162,6 +173,8 @@ impl<'a> Drive<'a> {
             // One name, so that the next one takes over what this one leaves.
             .arg("--name")
             .arg("rebuild")
+            .arg("--drain")
+            .arg(DRAIN_SECONDS)
             .env("STREAMFLEET_CONFIG", &self.settings.config)
             .env("STREAMFLEET_REDIS_URL", &self.settings.redis_url)
             .env("STREAMFLEET_LOG", "warn")

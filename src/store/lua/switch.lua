@@ -79,6 +79,15 @@ for i = first_unlinked, first_pair - 1 do must_be_able(KEYS[i], 'UNLINK') end
 for i = first_pair, #KEYS, 2 do must_be_able_to_rename(KEYS[i], KEYS[i + 1]) end
 if #ARGV >= first_letter then must_take_more(shadow_dead) end
 
+-- How many entries came before a position, if nothing was ever cut off; -1 lets Redis find out itself.
+local function entries_read(stream, group)
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do
+    if info[i] == 'entries-added' and info[i + 1] ~= redis.call('XLEN', stream) then return -1 end
+  end
+  return tonumber(group['entries-read']) or -1
+end
+
 -- The first write; nothing below can fail.
 for i, group in ipairs(groups) do
   local stream, at = KEYS[4 + i], 4 + 4 * i
@@ -91,8 +100,8 @@ for i, group in ipairs(groups) do
   end
   if group.ahead then
     -- Told how many entries came before, Redis knows the lag.
-    local read = tonumber(group.new['entries-read']) or -1
-    redis.call('XGROUP', 'SETID', stream, live, group.new['last-delivered-id'], 'ENTRIESREAD', read)
+    redis.call('XGROUP', 'SETID', stream, live, group.new['last-delivered-id'], 'ENTRIESREAD',
+      entries_read(stream, group.new))
   end
   redis.call('XGROUP', 'DESTROY', stream, shadow)
   redis.call('HDEL', fleet, ARGV[at + 1])

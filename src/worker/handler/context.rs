@@ -105,9 +105,16 @@ impl Context {
     ) -> Result<T, HandlerError> {
         // Redis away is nobody's fault: it must not charge an attempt.
         let away = |e: StoreError| HandlerError::redis_away(e);
+        // A server that refuses new connections goes on with those that read events: only the
+        // circuit breaker stops these.
+        let unreachable =
+            |e: StoreError| match e.redis().is_some_and(|cause| cause.code().is_some()) {
+                true => HandlerError::unavailable(e),
+                false => away(e),
+            };
         // Given back at once: a handler that calls a slow service between two reads must not keep
         // others from reading.
-        let mut connection = self.env.redis.pool().await.map_err(away)?;
+        let mut connection = self.env.redis.pool().await.map_err(unreachable)?;
         command.query_async(&mut connection).await.map_err(|e| {
             let wrong_type = e.code() == Some("WRONGTYPE");
             let lost = loses_connection(&e);
@@ -322,7 +329,7 @@ impl Context {
 
     /// Publishes a follow-up event: it exists if and only if this delivery is committed. Its
     /// id is derived from this event, so that it is the same in every run; correlation and
-    /// causation are carried on; event time is now. In a rebuild it is checked, and then left out:
+    /// causation are carried on; event time is now. In a rebuild it is left out:
     /// it was published when this event was first handled.
     pub fn publish(&mut self, event_type: &str, data: &impl Serialize) -> Result<(), EffectError> {
         self.follow_up(event_type, data, None).map(drop)
@@ -375,12 +382,12 @@ impl Context {
         if let Some(at) = at {
             event = event.with_deliver_at(at);
         }
-        let json = serde_json::to_vec(&event).map_err(unwritable)?;
-        // A chain that is too long is the router's to refuse: there it leaves a trace.
-        admission::admit(&json, 0, &self.config).map_err(|e| refused(e.to_string()))?;
         if self.is_rebuild() {
             return Ok(event.id());
         }
+        let json = serde_json::to_vec(&event).map_err(unwritable)?;
+        // A chain that is too long is the router's to refuse: there it leaves a trace.
+        admission::admit(&json, 0, &self.config).map_err(|e| refused(e.to_string()))?;
         self.effects.follow_up(json)?;
         Ok(event.id())
     }

@@ -34,12 +34,13 @@ fn a_rebuild_writes_its_own_keys_and_nothing_else() {
     let mut again = context("analytics-service@7");
     assert!(!live.is_rebuild() && again.is_rebuild());
     for cx in [&mut live, &mut again] {
-        // Wrong is wrong, also the second time.
-        let wrong = cx.publish("Nothing.Knows", &confirmed);
-        assert!(matches!(wrong, Err(EffectError::FollowUp { .. })));
         cx.publish("Order.Confirmed", &confirmed).unwrap();
         cx.set("k", "v").unwrap();
     }
+    // What was right when it was published may be wrong by the schemas of today.
+    let unknown = live.publish("Nothing.Knows", &confirmed);
+    assert!(matches!(unknown, Err(EffectError::FollowUp { .. })));
+    again.publish("Nothing.Knows", &confirmed).unwrap();
     assert!(live.append_events("Order", "1", 0, &stored).is_ok());
     let refused = again.append_events("Order", "1", 0, &stored);
     assert_eq!(refused, Err(EffectError::InRebuild));
