@@ -8,6 +8,8 @@ mod letters;
 mod reclaim;
 mod rights;
 mod route;
+mod route_audited;
+mod route_later;
 mod scheduled;
 mod settle;
 mod switch;

@@ -24,11 +24,14 @@ impl Bench {
         bench
     }
 
-    async fn try_route(&mut self, entries: &[(Fence, Routed)]) -> redis::RedisResult<RouteCounts> {
+    pub(super) async fn try_route(
+        &mut self,
+        entries: &[(Fence, Routed)],
+    ) -> redis::RedisResult<RouteCounts> {
         self.try_route_as(entries, false).await
     }
 
-    async fn try_route_as(
+    pub(super) async fn try_route_as(
         &mut self,
         entries: &[(Fence, Routed)],
         contiguous: bool,
@@ -36,7 +39,7 @@ impl Bench {
         self.try_route_audited(entries, contiguous, None).await
     }
 
-    async fn try_route_audited(
+    pub(super) async fn try_route_audited(
         &mut self,
         entries: &[(Fence, Routed)],
         contiguous: bool,
@@ -116,11 +119,17 @@ pub(super) fn later(event_id: &str) -> Routed {
     }
 }
 
-fn refusal() -> Routed {
+pub(super) fn refusal() -> Routed {
     Routed::Dead(fields(&[("reason", "unknown_type"), ("event", "?")]))
 }
 
-fn counts(routed: u64, duplicates: u64, conflicts: u64, refused: u64, fenced: u64) -> RouteCounts {
+pub(super) fn counts(
+    routed: u64,
+    duplicates: u64,
+    conflicts: u64,
+    refused: u64,
+    fenced: u64,
+) -> RouteCounts {
     RouteCounts {
         routed,
         duplicates,
@@ -131,7 +140,7 @@ fn counts(routed: u64, duplicates: u64, conflicts: u64, refused: u64, fenced: u6
     }
 }
 
-fn counts_of_scheduled(n: u64) -> RouteCounts {
+pub(super) fn counts_of_scheduled(n: u64) -> RouteCounts {
     RouteCounts {
         scheduled: n,
         ..counts(0, 0, 0, 0, 0)
@@ -315,86 +324,6 @@ async fn a_refused_entry_becomes_a_letter_and_is_not_marked_as_seen() {
 }
 
 #[tokio::test]
-async fn what_is_to_be_delivered_later_waits_and_leaves_the_inbox() {
-    let mut b = Bench::inbox(3).await;
-    let batch = [
-        (fence(1, 1), later("e1")),
-        (fence(2, 1), append("e2", "c")),
-        (fence(3, 1), later("e3")),
-    ];
-    let routed = RouteCounts {
-        scheduled: 2,
-        ..counts_of_routed(1)
-    };
-    assert_eq!(b.try_route_as(&batch, true).await.unwrap(), routed);
-    assert_eq!(b.show("scheduled"), "e1=4000000000000 e3=4000000000000");
-    assert_eq!(b.show("scheduled:events"), "e1=3 c { }, e3=3 c { }");
-    assert_eq!(b.entries("order-events").len(), 1);
-    assert_eq!((b.ids("inbox").len(), b.owed()), (0, 0));
-    assert_eq!(b.show("seen:7"), "e1=c, e2=c, e3=c");
-    assert_eq!(b.show("stats:router"), "routed=1, scheduled=2");
-    assert!((50_000..=60_000).contains(&b.cli::<i64>("PTTL seen:7")));
-    let before = b.snapshot();
-    assert_eq!(b.route(&batch).await, counts(0, 0, 0, 0, 3));
-    assert_eq!(b.snapshot(), before, "sent again");
-}
-
-/// Also after its mark as seen has expired: what waits is not overwritten.
-#[tokio::test]
-async fn what_waits_already_is_a_duplicate_or_a_conflict() {
-    for forgotten in [false, true] {
-        let mut b = Bench::inbox(4).await;
-        assert_eq!(
-            b.route(&[(fence(1, 1), later("e1"))]).await,
-            counts_of_scheduled(1)
-        );
-        if forgotten {
-            b.run("DEL seen:7");
-        }
-        let waiting = [b.show("scheduled"), b.show("scheduled:events")];
-        let mut other = later("e1");
-        if let Routed::Schedule {
-            content, due_ms, ..
-        } = &mut other
-        {
-            *content = "d".into();
-            *due_ms = 1;
-        }
-        let batch = [(fence(2, 1), later("e1")), (fence(3, 1), other)];
-        assert_eq!(b.route(&batch).await, counts(0, 1, 1, 0, 0));
-        assert_eq!([b.show("scheduled"), b.show("scheduled:events")], waiting);
-        assert_eq!(b.ids("dead:router").len(), 1);
-    }
-}
-
-#[tokio::test]
-async fn a_batch_that_cannot_be_kept_for_later_is_stopped_before_anything_is_written() {
-    let mut b = Bench::inbox(2).await;
-    let batch = [(fence(1, 1), append("e1", "c")), (fence(2, 1), later("e2"))];
-    for (key, other) in [("scheduled", "SET"), ("scheduled:events", "SET")] {
-        b.run(&format!("{other} {key} wrong"));
-        let before = b.snapshot();
-        let error = b.try_route(&batch).await.unwrap_err();
-        assert_eq!(error.code(), Some("WRONGTYPE"), "{error}");
-        assert!(error.to_string().contains(key), "{error}");
-        assert_eq!(b.snapshot(), before, "{key}");
-        b.run(&format!("DEL {key}"));
-    }
-    let before = b.snapshot();
-    for right in ["ZADD", "HGET"] {
-        b.rights(&format!("-{}", right.to_lowercase()));
-        let refused = b.try_route(&batch).await.unwrap_err().to_string();
-        assert!(refused.contains(right), "{refused}");
-        b.rights("+@all");
-        assert_eq!(b.snapshot(), before, "{right}");
-    }
-    // What is routed at once needs none of this.
-    b.rights("-zadd -hget");
-    b.run("SET scheduled wrong");
-    assert_eq!(b.route(&batch[..1]).await, counts_of_routed(1));
-}
-
-#[tokio::test]
 async fn what_another_router_has_is_left_alone() {
     let mut b = Bench::inbox(4).await;
     b.run(&format!("XCLAIM inbox router {OTHER} 0 1-0 JUSTID"));
@@ -503,78 +432,4 @@ async fn nothing_is_routed_when_redis_is_full() {
     let error = b.try_route(&[(fence(1, 1), append("e1", "c"))]).await;
     assert_eq!(error.unwrap_err().code(), Some("OOM"));
     assert_eq!(b.snapshot(), before);
-}
-
-/// What became of each entry, in the same step; of what was not ours, nothing.
-#[tokio::test]
-async fn an_audited_batch_leaves_a_record_of_each_entry() {
-    let mut b = Bench::inbox(7).await;
-    b.run(&format!("XCLAIM inbox router {OTHER} 0 7-0 JUSTID"));
-    let letter = fields(&[
-        ("id", "e9"),
-        ("type", "No.Type"),
-        ("event", "?"),
-        ("reason", "unknown_type"),
-        ("x:id", "another"),
-    ]);
-    let batch = [
-        (fence(1, 1), append("e1", "c")),
-        (fence(2, 1), later("e2")),
-        (fence(3, 1), append("e1", "c")),
-        (fence(4, 1), append("e1", "d")),
-        (fence(5, 1), Routed::Dead(letter)),
-        (
-            fence(6, 1),
-            Routed::Dead(fields(&[("reason", "invalid_json")])),
-        ),
-        (fence(7, 1), append("e7", "c")),
-    ];
-    let sources: Vec<_> = ["web", "app", "", "web", "erp", "", "web"]
-        .iter()
-        .map(|source| (!source.is_empty()).then(|| (*source).to_owned()))
-        .collect();
-    let audit = Some(Audit {
-        stream: "audit",
-        sources: &sources,
-    });
-    let routed = RouteCounts {
-        scheduled: 1,
-        ..counts(1, 1, 1, 2, 1)
-    };
-    let done = b.try_route_audited(&batch, true, audit).await.unwrap();
-    assert_eq!(done, routed);
-    let at = "at=2026-01-01T00:00:00Z";
-    let expected = [
-        format!("id=e1 type=Order.Created source=web {at} outcome=routed stream=order-events"),
-        format!("id=e2 type=Order.Created source=app {at} outcome=scheduled stream=scheduled"),
-        format!("id=e1 type=Order.Created {at} outcome=duplicate"),
-        format!(
-            "id=e1 type=Order.Created source=web {at} outcome=refused:event_id_conflict stream=dead:router"
-        ),
-        format!(
-            "id=e9 type=No.Type source=erp {at} outcome=refused:unknown_type stream=dead:router"
-        ),
-        format!("{at} outcome=refused:invalid_json stream=dead:router"),
-    ];
-    assert_eq!(b.entries("audit"), expected);
-    let before = b.snapshot();
-    let again = b.try_route_audited(&batch, true, audit).await.unwrap();
-    assert_eq!(again, counts(0, 0, 0, 0, 7));
-    assert_eq!(b.snapshot(), before, "sent again");
-}
-
-#[tokio::test]
-async fn what_cannot_be_recorded_is_not_routed() {
-    let mut b = Bench::inbox(1).await;
-    b.run("SET audit wrong");
-    let before = b.snapshot();
-    let batch = [(fence(1, 1), append("e1", "c"))];
-    let audit = Some(Audit {
-        stream: "audit",
-        sources: &[None],
-    });
-    let error = b.try_route_audited(&batch, false, audit).await.unwrap_err();
-    assert_eq!(error.code(), Some("WRONGTYPE"));
-    assert_eq!(b.snapshot(), before);
-    assert_eq!(b.route(&batch).await, counts_of_routed(1), "not audited");
 }
