@@ -1,6 +1,6 @@
 //! What faults ask of the usual crew and of Redis, for their figures.
 
-use crate::harness::load::mixed;
+use crate::harness::load::{mixed, turned};
 use crate::harness::run::{Report, Run};
 use crate::support::ledger::Plan;
 
@@ -21,7 +21,7 @@ pub fn ends(run: &Run) -> usize {
 /// (For one load of mixed events.)
 pub fn charges_nobody(report: Report) -> Report {
     let by_plan: usize = (0..report.account.published)
-        .map(|n| match mixed(n) {
+        .map(|n| match mixed(turned(n)) {
             Plan::FailTwice => 2,
             Plan::Fail => 3,
             Plan::Reject => 1,

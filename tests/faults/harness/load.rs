@@ -23,9 +23,9 @@ pub fn now_ms() -> u64 {
 pub struct Load {
     pub events: usize,
     pub per_second: usize,
-    /// What the n-th event asks for.
+    /// What the n-th event asks for; each hundred is published from another place on.
     pub plan: fn(usize) -> Plan,
-    /// How long the handler of the n-th takes if it succeeds, in milliseconds.
+    /// How long the handler of the same takes if it succeeds, in milliseconds.
     pub ms: fn(usize) -> u64,
     /// How many replicas must have it before the publisher counts it as accepted.
     pub wait_for: usize,
@@ -142,7 +142,8 @@ pub fn promise(event: &Value, plan: Plan) -> Published {
 
 /// The n-th event of a load.
 pub fn event(load: Load, n: usize) -> (Value, Plan) {
-    let plan = (load.plan)(n);
+    let turned = turned(n);
+    let plan = (load.plan)(turned);
     let action = match plan {
         Plan::Succeed => "sleep",
         Plan::FailTwice => "fail twice",
@@ -152,8 +153,16 @@ pub fn event(load: Load, n: usize) -> (Value, Plan) {
         Plan::Poison => "abort",
         Plan::Block => "block",
     };
-    let data = json!({"n": n, "do": action, "ms": (load.ms)(n)});
+    let data = json!({"n": n, "do": action, "ms": (load.ms)(turned)});
     (typed("Test.Happened", data), plan)
+}
+
+/// The same numbers, each hundred begun at another place: Redis serves waiting workers in turn, so
+/// that what comes at a fixed pace would all go to the same one.
+pub fn turned(n: usize) -> usize {
+    let hundred = n / 100;
+    let begin = (hundred as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    hundred * 100 + (n + begin as usize) % 100
 }
 
 /// A publisher that sends each event until Redis has answered: the router drops what arrived
