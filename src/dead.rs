@@ -14,10 +14,7 @@ use crate::store::{self, Entry, EntryId, Keys, Link, StoreError};
 
 /// Letters read at a time: each can hold an event of the largest size.
 const PAGE: usize = 32;
-const LAST: EntryId = EntryId {
-    ms: u64::MAX,
-    seq: u64::MAX,
-};
+const LAST: EntryId = EntryId::LAST;
 
 /// Which letters; everything that is set must fit.
 #[derive(Clone, Debug, Default)]

@@ -259,6 +259,22 @@ impl Event {
         })
     }
 
+    /// An event as it was, made of what is known of it: see
+    /// [`Handler::restore`](crate::worker::Handler::restore). Its flow is not known any more.
+    pub fn restored(
+        event_id: Uuid,
+        event_type: &EventType,
+        timestamp: Timestamp,
+        data: &impl Serialize,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            event_id,
+            timestamp,
+            correlation_id: event_id,
+            ..Self::new(event_type, data)?
+        })
+    }
+
     /// The same under another identity, in another flow.
     pub(crate) fn identified(self, event_id: Uuid, correlation_id: Uuid) -> Self {
         Self {

@@ -49,6 +49,7 @@ pub const POINTS: &[&str] = &[
     "worker.released",
     "worker.leaving",
     "rebuild.begun",
+    "rebuild.restored",
     "rebuild.gathered",
     "rebuild.switched",
 ];

@@ -167,8 +167,8 @@ pub use tikv_jemallocator::Jemalloc as Allocator;
 pub use error::HandlerError;
 pub use event::Event;
 pub use worker::{
-    Aggregate, Context, Decide, EffectError, Handler, History, NewEvent, StoredEvent, Versioned,
-    saga,
+    Aggregate, Context, Decide, EffectError, Handler, History, NewEvent, Restores, StoredEvent,
+    Versioned, saga,
 };
 
 /// Compiles the examples of the README.

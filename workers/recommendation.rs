@@ -21,6 +21,9 @@
 //! redis-cli ZUNION 3 recommendation-service:bought-with:1 recommendation-service:bought-with:2 recommendation-service:interests:7 WEIGHTS 1 1 -1000000 WITHSCORES
 //! ```
 //!
+//! Orders and users that have left their streams are brought back from the event store when it is
+//! rebuilt; views and carts are in no history, so for these product-events must be whole.
+//!
 //! **Guarantee.** Each event counts exactly once. Everything is a sum of whole numbers, so that the
 //! order of events does not matter, with one bound: a view that arrives after 50 newer views of the
 //! same user is no longer paired with those that have left the history. Of an order with more
@@ -30,8 +33,10 @@
 use std::process::ExitCode;
 
 use serde::Deserialize;
-use streamfleet::{Context, Event, Handler, HandlerError};
+use streamfleet::{Context, Event, Handler, HandlerError, Restores, StoredEvent};
 
+#[path = "recommendation/restored.rs"]
+mod restored;
 #[path = "recommendation/together.rs"]
 mod together;
 use together::{History, View};
@@ -50,6 +55,25 @@ impl Recommendation {
 impl Handler for Recommendation {
     const SUBSCRIBER: &'static str = "recommendation-service";
     const READ_MODEL: bool = true;
+    const RESTORES: &'static [Restores] = &[
+        Restores {
+            entity: "Order",
+            types: &["Order.Created"],
+        },
+        Restores {
+            entity: "User",
+            types: &["User.Created"],
+        },
+    ];
+
+    fn restore(
+        &self,
+        _entity: &str,
+        _id: &str,
+        fact: &StoredEvent,
+    ) -> Result<Option<Event>, HandlerError> {
+        restored::event(fact)
+    }
 
     async fn handle(&self, event: &Event, cx: &mut Context) -> Result<(), HandlerError> {
         match event.event_type() {

@@ -81,15 +81,6 @@ pub(crate) async fn place(
             .iter()
             .try_fold(Decimal::ZERO, |sum, item| sum.checked_add(item.subtotal));
         let total = sum.ok_or_else(|| HandlerError::reject("the total does not fit a decimal"))?;
-        let placed = Fact::Placed {
-            order_id: order.order_id,
-            order_number: order.order_number.clone(),
-            user_id: order.user_id.into(),
-            total,
-            deadline: policy.deadline(now)?,
-            at: now,
-        };
-        change(cx, order.order_id, Command::Place(placed)).await?;
         let created = Created {
             order_id: order.order_id,
             order_number: &order.order_number,
@@ -100,7 +91,17 @@ pub(crate) async fn place(
             shipping_address: &order.shipping_address,
             created_at: now,
         };
-        cx.publish("Order.Created", &created)?;
+        let placed = Fact::Placed {
+            order_id: order.order_id,
+            order_number: order.order_number.clone(),
+            user_id: order.user_id.into(),
+            total,
+            deadline: policy.deadline(now)?,
+            products: order.items.iter().map(|item| item.product_id).collect(),
+            by: Some(cx.publish("Order.Created", &created)?),
+            at: now,
+        };
+        change(cx, order.order_id, Command::Place(placed)).await?;
         Ok(total)
     };
     commands.execute(about(order.order_id), place).await

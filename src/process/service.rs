@@ -16,7 +16,7 @@ use super::startup::accept;
 use super::telemetry;
 use crate::router::{self, RouterError, RouterOptions};
 use crate::store::Redis;
-use crate::worker::{self, Handler, Stop, WorkerError, WorkerOptions};
+use crate::worker::{self, Handler, Rebuild, Restore, Stop, WorkerError, WorkerOptions};
 
 #[derive(Parser)]
 #[command(version)]
@@ -38,6 +38,9 @@ struct WorkerArgs {
     /// `streamfleet rebuild` starts; it makes the groups that such a process reads.
     #[arg(long, value_name = "N", hide = true)]
     rebuild: Option<u64>,
+    /// Fill it with what has left the streams and is in the event store, all of it or whatever is there.
+    #[arg(long, value_name = "all|some", hide = true, requires = "rebuild", value_parser = how_to_restore)]
+    restore: Option<Restore>,
 }
 
 #[derive(Parser)]
@@ -60,6 +63,14 @@ fn process_name(text: &str) -> Result<String, String> {
     match plain && (1..=100).contains(&text.len()) && text != "retry" && text != "released" {
         true => Ok(text.to_owned()),
         false => Err("a name has 1 to 100 letters, digits, `-`, `_`, `.` or `@`; `retry` and `released` are reserved".into()),
+    }
+}
+
+fn how_to_restore(text: &str) -> Result<Restore, String> {
+    match text {
+        "all" => Ok(Restore::All),
+        "some" => Ok(Restore::Some),
+        _ => Err("it is all or some".to_owned()),
     }
 }
 
@@ -87,7 +98,10 @@ pub fn worker_main<H: Handler, E: Display>(make: impl FnOnce() -> Result<H, E>) 
     let drain = Duration::from_secs(args.drain);
     let place = Place {
         subscriber,
-        rebuild: args.rebuild,
+        rebuild: args.rebuild.map(|number| Rebuild {
+            number,
+            restore: args.restore,
+        }),
         name: args.name,
         drain,
         threads: args.threads,
@@ -99,7 +113,7 @@ pub fn worker_main<H: Handler, E: Display>(make: impl FnOnce() -> Result<H, E>) 
 pub(crate) struct Place {
     pub(crate) subscriber: String,
     /// The rebuild whose shadow it fills, if it does.
-    pub(crate) rebuild: Option<u64>,
+    pub(crate) rebuild: Option<Rebuild>,
     /// Its name in the group.
     pub(crate) name: Option<String>,
     pub(crate) drain: Duration,
@@ -147,6 +161,7 @@ pub(crate) fn serve<H: Handler>(
                 WorkerError::Membership(_)
                 | WorkerError::NotReadModel(_)
                 | WorkerError::NoShadow(_)
+                | WorkerError::NotHeld(_)
                 | WorkerError::Thread(_) => Exit::Failure,
             };
             failed(exit, &error)

@@ -41,6 +41,7 @@ pub async fn remove(link: &Link, keys: &Keys, subscriber: &str) -> Result<Remove
     for glob in [
         keys.effect(&any, "*"),
         keys.dead(&any),
+        keys.stream(&Keys::restored_name(&any)),
         keys.stats(&any),
         keys.control(&any),
         keys.attempts("*", &any),

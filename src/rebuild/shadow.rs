@@ -9,7 +9,7 @@ use super::positions::{At, Pair, Positions};
 use crate::failpoint::failpoint;
 use crate::fleet::{self, WantedGroup};
 use crate::routing::Routing;
-use crate::store::{Ensure, EntryId, Keys, Link, StoreError};
+use crate::store::{Ensure, EntryId, Keys, Link, StoreError, retire_group};
 
 /// Why a model cannot be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -31,21 +31,23 @@ pub enum RebuildError {
         /// The stream.
         stream: String,
     },
-    /// Not all of the history is kept.
-    #[error("{}", incomplete(.subscriber, .gaps))]
+    /// Not all of the history is kept, nor in the event store.
+    #[error("{}", incomplete(.subscriber, .gaps, .why))]
     Incomplete {
         /// The subscriber.
         subscriber: String,
-        /// What is gone.
+        /// What is gone from the streams.
         gaps: Vec<Gap>,
+        /// Why the event store does not bring it back.
+        why: String,
     },
 }
 
-fn incomplete(subscriber: &str, gaps: &[Gap]) -> String {
+fn incomplete(subscriber: &str, gaps: &[Gap], why: &str) -> String {
     let gaps: Vec<_> = gaps.iter().map(ToString::to_string).collect();
     format!(
-        "the history of {subscriber} is incomplete, so a model that is rebuilt from it would lack something: {}. \
-         The live model was not touched. Accept what is kept with --allow-incomplete, or keep the model as it is; \
+        "the history of {subscriber} is incomplete, so a model that is rebuilt from it would lack something: {}; \
+         and {why}. The live model was not touched. Accept what is kept with --allow-incomplete, or keep the model as it is; \
          for the next time, raise maxlen and retention of these streams in routing.yaml",
         gaps.join("; ")
     )
@@ -136,31 +138,17 @@ pub struct Shadow {
 }
 
 impl Shadow {
-    /// Makes the groups of a new rebuild, at the beginning of each stream. If something of the
-    /// history is gone, only if `allow_incomplete`.
+    /// Makes the groups of a new rebuild, at the beginning of each stream.
     ///
     /// # Errors
-    /// Redis could not be asked, a group is not there, or history is incomplete: then nothing is
-    /// left behind.
+    /// Redis could not be asked, or a group is not there.
     pub async fn begin(
         link: &Link,
         keys: &Keys,
         routing: &Routing,
         subscriber: &str,
-        allow_incomplete: bool,
     ) -> Result<Self, RebuildError> {
         let found = streams_of(link, keys, routing, subscriber).await?;
-        let check = async || {
-            let history = History::read(link, keys, &found).await?;
-            if history.gaps.is_empty() || allow_incomplete {
-                return Ok(history);
-            }
-            Err(RebuildError::Incomplete {
-                subscriber: subscriber.to_owned(),
-                gaps: history.gaps,
-            })
-        };
-        check().await?;
         let mut next = redis::cmd("HINCRBY");
         next.arg(keys.fleet());
         next.arg(Keys::fleet_rebuilds(subscriber)).arg(1);
@@ -179,14 +167,8 @@ impl Shadow {
             fleet::ensure_group(link, keys, &wanted, Ensure::Create).await?;
         }
         failpoint!("rebuild.begun");
-        // From here on nothing is trimmed; but something may have been until now.
-        let history = match check().await {
-            Ok(history) => history,
-            Err(error) => {
-                super::remove(link, keys, subscriber).await?;
-                return Err(error);
-            }
-        };
+        // From here on nothing is trimmed.
+        let history = History::read(link, keys, &found).await?;
         Ok(Self {
             link: link.clone(),
             keys: keys.clone(),
@@ -196,6 +178,48 @@ impl Shadow {
             streams: found.into_iter().map(|(stream, _)| stream).collect(),
             history,
         })
+    }
+
+    /// How many events that were brought back from the event store have yet to be settled; nothing while
+    /// they are still being brought.
+    ///
+    /// # Errors
+    /// Redis could not be asked.
+    pub async fn restoring(&self) -> Result<Option<u64>, StoreError> {
+        let (keys, name) = (&self.keys, Keys::restored_name(&self.group));
+        let records = fleet::group_records(&self.link, keys).await?;
+        if !records.contains_key(&(name.clone(), self.group.clone())) {
+            return Ok(None);
+        }
+        let mut ask = redis::cmd("XINFO");
+        ask.arg("GROUPS").arg(keys.stream(&name));
+        let groups: StreamInfoGroupsReply = self
+            .link
+            .run(|mut c| async move { ask.query_async(&mut c).await })
+            .await?;
+        let at = At::find(&groups, &self.group).map_err(|e| self.link.redis().error(e))?;
+        Ok(at.and_then(|at| Some(at.lag? + at.pending)))
+    }
+
+    /// Ends that: what is in the streams comes next. Answers how many events it were. They stay until
+    /// the switch, which must know which they were.
+    ///
+    /// # Errors
+    /// Redis could not be asked.
+    pub async fn end_restoring(&self) -> Result<u64, StoreError> {
+        let name = Keys::restored_name(&self.group);
+        let holder = fleet::holder(&self.keys, &name, &self.group, "");
+        let (holder, fleet) = (&holder, self.keys.fleet());
+        let field = Keys::fleet_group(&name, &self.group);
+        self.link
+            .run(|mut c| async move { retire_group(&mut c, &fleet, holder, &field, false).await })
+            .await?;
+        failpoint!("rebuild.restored");
+        let mut count = redis::cmd("XLEN");
+        count.arg(self.keys.stream(&name));
+        self.link
+            .run(|mut c| async move { count.query_async(&mut c).await })
+            .await
     }
 
     /// How far both groups have come, all at one moment.

@@ -1,5 +1,6 @@
 //! The switch: finds the keys of both models, and lets one script exchange them.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,7 +10,8 @@ use super::shadow::Shadow;
 use crate::dead::{DeadLetters, Filter};
 use crate::failpoint::failpoint;
 use crate::store::{
-    EntryId, Keys, StoreError, Switch, SwitchStream, Switched, retry_until, scan, switch,
+    Entry, EntryId, Keys, StoreError, StreamField, Switch, SwitchStream, Switched, Walk,
+    retry_until, scan, switch,
 };
 
 /// How long the script may take: with some millions of keys, seconds.
@@ -89,6 +91,7 @@ impl Shadow {
             unlinked.push(keys.attempts(stream, &self.subscriber));
             unlinked.push(keys.attempts(stream, &self.group));
         }
+        unlinked.push(keys.stream(&Keys::restored_name(&self.group)));
         unlinked.push(keys.stats(&self.group));
         unlinked.push(keys.control(&self.group));
         let renamed: Vec<(String, String)> = new
@@ -140,7 +143,7 @@ impl Shadow {
     }
 
     /// Letters of the live group that the new model knows nothing of: their entries are gone, or
-    /// were on a stream that is not the subscriber's any more.
+    /// were on a stream that is not the subscriber's any more, and nothing brought their events back.
     async fn letters_to_keep(&self) -> Result<Vec<EntryId>, StoreError> {
         let letters = DeadLetters::new(self.link.clone(), self.keys.clone());
         let filter = Filter {
@@ -151,9 +154,20 @@ impl Shadow {
         while let Some((_, letter)) = found.next().await? {
             let entry = letter.entry.parse();
             if !entry.is_ok_and(|entry| self.history.has(&letter.stream, entry)) {
-                kept.push(letter.id);
+                kept.push((letter.id, letter.event_id));
             }
         }
-        Ok(kept)
+        let restored = self.keys.stream(&Keys::restored_name(&self.group));
+        let mut walk = Walk::to(restored, EntryId::LAST);
+        while !kept.is_empty() {
+            let page = walk.page(&self.link).await?;
+            if page.is_empty() {
+                break;
+            }
+            let id = |entry: &Entry| entry.fields.text(StreamField::ID).map(str::to_owned);
+            let back: HashSet<String> = page.iter().filter_map(id).collect();
+            kept.retain(|(_, event)| event.as_ref().is_none_or(|id| !back.contains(id)));
+        }
+        Ok(kept.into_iter().map(|(letter, _)| letter).collect())
     }
 }

@@ -193,6 +193,19 @@ impl Routing {
         self.routes.get(event_type)
     }
 
+    /// The types that go to the subscriber on one stream, sorted.
+    pub fn types_for(&self, subscriber: &str, stream: &str) -> Vec<&str> {
+        let mut types: Vec<&str> = self
+            .routes
+            .iter()
+            .filter(|(_, route)| *route.stream == *stream)
+            .map(|(event_type, _)| event_type.as_str())
+            .filter(|event_type| self.is_for(subscriber, event_type))
+            .collect();
+        types.sort_unstable();
+        types
+    }
+
     /// Whether events of this type go to the subscriber.
     pub fn is_for(&self, subscriber: &str, event_type: &str) -> bool {
         self.route(event_type)

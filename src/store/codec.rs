@@ -22,6 +22,12 @@ pub struct EntryId {
 pub struct InvalidEntryId(String);
 
 impl EntryId {
+    /// The greatest there is.
+    pub const LAST: Self = Self {
+        ms: u64::MAX,
+        seq: u64::MAX,
+    };
+
     /// The smallest ID above this one.
     pub fn next(self) -> Self {
         match self.seq.checked_add(1) {

@@ -100,6 +100,10 @@ impl Keys {
     pub fn shadow_glob(subscriber: &str) -> String {
         format!("{subscriber}@*")
     }
+    /// Name (without namespace) of the stream of what a rebuild brings back from the event store.
+    pub fn restored_name(shadow: &str) -> String {
+        format!("restored:{shadow}")
+    }
     /// Field of [`fleet`](Self::fleet): how many rebuilds of a subscriber were begun.
     pub fn fleet_rebuilds(subscriber: &str) -> String {
         format!("rebuilds:{subscriber}")

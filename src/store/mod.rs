@@ -23,6 +23,6 @@ pub use link::{
     Link, Redis, StoreError, is_dataset_gone, loses_connection, name_wrong_type, retry_until,
 };
 pub use reader::Reader;
-pub use scan::scan;
+pub use scan::{Walk, scan};
 pub use scripts::*;
 pub use server::{ClockOffset, Info, ServerFacts, info, time, uptime};

@@ -9,6 +9,7 @@
 //! | settle | sends what ends deliveries until Redis has answered |
 //! | reclaim | brings back with XAUTOCLAIM what is due or lost its worker |
 //! | breaker | whether anything may be read: the circuit breaker that all workers share, and pauses |
+//! | restore | in a rebuild: brings back from the event store what has left the streams |
 //! | renew | signs of life for what is held, from a thread of its own |
 //!
 //! A service implements [`Handler`] and calls [`main`]; what it sees is in `handler`.
@@ -23,6 +24,7 @@ mod held;
 mod lanes;
 mod reclaim;
 mod renew;
+mod restore;
 mod run;
 mod settle;
 mod supervise;
@@ -32,10 +34,11 @@ pub use core::Stop;
 pub use delivery::{Attempt, AttemptLog};
 pub(crate) use handler::Environment;
 pub use handler::{
-    Aggregate, Context, Decide, EffectError, Handler, History, NewEvent, StoredEvent, Versioned,
-    saga,
+    Aggregate, Context, Decide, EffectError, Handler, History, NewEvent, Restores, StoredEvent,
+    Versioned, saga,
 };
-pub use run::{WorkerError, WorkerOptions, run};
+pub use restore::{NotHeld, Restore};
+pub use run::{Rebuild, WorkerError, WorkerOptions, run};
 
 /// The `main` of a worker binary. It lives in the process layer and is offered here because a
 /// service looks for it here.

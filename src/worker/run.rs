@@ -11,6 +11,7 @@ use super::core::{Core, DueTimes, Source, Stop};
 use super::handler::{Environment, Handler};
 use super::held::Held;
 use super::lanes::Lanes;
+use super::restore::{self, NotHeld, Restore};
 use super::settle::Settlers;
 use super::{breaker, fetch, lanes, reclaim, renew, supervise};
 use crate::failpoint::failpoint;
@@ -43,9 +44,21 @@ pub enum WorkerError {
          that it reads"
     )]
     NoShadow(String),
+    /// What has left its streams is not in the event store either.
+    #[error(transparent)]
+    NotHeld(#[from] NotHeld),
     /// The operating system refused a thread.
     #[error("cannot start the renewing thread: {0}")]
     Thread(#[from] std::io::Error),
+}
+
+/// A rebuild, and a worker's part in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Rebuild {
+    /// Its number.
+    pub number: u64,
+    /// To fill the shadow with what has left the streams, instead of with what is in them.
+    pub restore: Option<Restore>,
 }
 
 /// What a worker needs to run.
@@ -57,8 +70,8 @@ pub struct WorkerOptions {
     /// The subscriber's name in routing.yaml: [`Handler::SUBSCRIBER`], unless one handler serves
     /// several.
     pub subscriber: String,
-    /// The number of the rebuild whose shadow it fills, instead of serving the live subscriber.
-    pub rebuild: Option<u64>,
+    /// The rebuild whose shadow it fills, instead of serving the live subscriber.
+    pub rebuild: Option<Rebuild>,
     /// A stable name, or one of the host.
     pub name: Option<String>,
     /// How long started deliveries may go on after a stop.
@@ -84,7 +97,10 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     if rebuild.is_some() && !H::READ_MODEL {
         return Err(WorkerError::NotReadModel(subscriber));
     }
-    let group = rebuild.map_or_else(|| subscriber.clone(), |n| Keys::shadow(&subscriber, n));
+    let group = rebuild.map_or_else(
+        || subscriber.clone(),
+        |rebuild| Keys::shadow(&subscriber, rebuild.number),
+    );
     let link = redis.link();
     let first = config.borrow_and_update().clone();
     let keys = Keys::new(first.routing.namespace());
@@ -107,6 +123,14 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         // A lost group is answered by the fetcher, which meets it again at its first read.
         fleet::ensure_groups(&link, &keys, &wanted).await?;
     }
+    let restored = match rebuild.and_then(|rebuild| rebuild.restore) {
+        Some(how) => {
+            let routing = &first.routing;
+            restore::restore(&handler, how, &link, &keys, routing, &subscriber, &group).await?;
+            Some(Keys::restored_name(&group))
+        }
+        None => None,
+    };
     let identity =
         Identity::announce(&link, &keys, &group, name.as_deref(), membership.generation).await?;
     failpoint!("worker.announced");
@@ -122,7 +146,12 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         unsettled_tx,
         tracer.clone(),
     ));
-    let sources = load_sources(&link, &keys, &wanted, settings.lease, &identity, &settlers).await?;
+    let mut sources =
+        load_sources(&link, &keys, &wanted, settings.lease, &identity, &settlers).await?;
+    // What is gone comes before what is there: an entity's events in the order of its history.
+    if let Some(restored) = &restored {
+        sources.retain(|source| *source.name == **restored);
+    }
     if rebuild.is_some() && sources.is_empty() {
         return Err(WorkerError::NoShadow(group));
     }

@@ -31,6 +31,7 @@ mod pause;
 mod peers;
 mod readme;
 mod rebuild;
+mod rebuild_restored;
 mod retries;
 mod routing;
 mod scheduled;

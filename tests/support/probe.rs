@@ -71,7 +71,9 @@ async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(),
             cx.require("sum", before.as_deref())?;
             cx.set("sum", (sum + 1).to_string())?;
         }
-        "follow" => cx.publish("Test.Followed", &serde_json::json!({"parent": event.id()}))?,
+        "follow" => {
+            cx.publish("Test.Followed", &serde_json::json!({"parent": event.id()}))?;
+        }
         "follow and fail" => {
             cx.publish("Test.Followed", &serde_json::json!({"parent": event.id()}))?;
             return Err(HandlerError::retry("after asking for a follow-up"));
@@ -87,7 +89,9 @@ async fn handle(event: &Event, cx: &mut Context, subscriber: &str) -> Result<(),
             cx.cancel_scheduled(data.text.parse()?)?;
             return Err(HandlerError::reject("after asking to cancel"));
         }
-        "loop" => cx.publish("Test.Looped", &serde_json::json!({"do": "loop"}))?,
+        "loop" => {
+            cx.publish("Test.Looped", &serde_json::json!({"do": "loop"}))?;
+        }
         "give way" => {
             let stopping = cx.stopping();
             tokio::select! {
@@ -147,9 +151,13 @@ fn ask_for_too_much(how: &str, cx: &mut Context) -> Result<(), HandlerError> {
         "too many effects" => (0..=10_000).try_for_each(|n| cx.set(&format!("k{n}"), "v"))?,
         "too large effects" => cx.set("large", vec![b'x'; 9 << 20])?,
         "too many follow-ups" => {
-            (0..=10_000).try_for_each(|_| cx.publish("Test.Happened", &follow_up("")))?;
+            for _ in 0..=10_000 {
+                cx.publish("Test.Happened", &follow_up(""))?;
+            }
         }
-        "too large follow-up" => cx.publish("Test.Happened", &follow_up(&"x".repeat(2 << 20)))?,
+        "too large follow-up" => {
+            cx.publish("Test.Happened", &follow_up(&"x".repeat(2 << 20)))?;
+        }
         "bad key" => cx.set("a\r\nb", "v")?,
         "long key" => cx.set(&"k".repeat(100_000), "v")?,
         "bad entity" => {

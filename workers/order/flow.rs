@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use streamfleet::saga::{Arrival, Deadline, FollowUp, Outcome, Saga};
 use streamfleet::{Aggregate, EffectError, Event, HandlerError};
+use uuid::Uuid;
 
 /// Where an order stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,12 @@ pub(crate) enum Fact {
         #[serde(with = "streamfleet::money")]
         total: Decimal,
         deadline: Timestamp,
+        /// The products of its lines.
+        #[serde(default)]
+        products: Vec<i64>,
+        /// The Order.Created that says so.
+        #[serde(default)]
+        by: Option<Uuid>,
         at: Timestamp,
     },
     #[serde(rename = "Order.StockReserved")]
@@ -177,6 +184,12 @@ struct Created {
     user_id: Number,
     #[serde(with = "streamfleet::money")]
     total_amount: Decimal,
+    items: Vec<Line>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    product_id: i64,
 }
 
 /// What all other events say of the order.
@@ -232,6 +245,8 @@ impl Saga for Order {
                     user_id: order.user_id,
                     total: order.total_amount,
                     deadline: policy.deadline(arrival.now)?,
+                    products: order.items.iter().map(|line| line.product_id).collect(),
+                    by: Some(event.id()),
                     at,
                 }]
             }

@@ -210,7 +210,9 @@ impl Handler for BenchHandler {
         match self.kind {
             Kind::None => {}
             Kind::OneEffect => cx.hash_set("handled", &event.id().to_string(), "1")?,
-            Kind::FollowUp => cx.publish(FOLLOW_UP_TYPE, &Shipment { order: event.id() })?,
+            Kind::FollowUp => {
+                cx.publish(FOLLOW_UP_TYPE, &Shipment { order: event.id() })?;
+            }
             Kind::Failing if self.fails(number(event.id()), cx.attempt()) => {
                 self.recorder.failed();
                 return Err(HandlerError::retry("told to fail"));

@@ -13,9 +13,9 @@ use super::show::Progress;
 use crate::dead::DeadLetters;
 use crate::fleet::control::POLL;
 use crate::operator::child::{Child, Listener, Spec};
-use crate::operator::text::escape;
+use crate::operator::text::{count, escape};
 use crate::operator::{CommandError, Session};
-use crate::rebuild::{Positions, Replaced, Shadow};
+use crate::rebuild::{Positions, RebuildError, Replaced, Shadow};
 use crate::store::{StoreError, Switched, loses_connection, retry_until};
 
 /// How often it is looked how far the shadow is.
@@ -39,6 +39,7 @@ const TAIL: usize = 5;
 /// How to run it.
 pub(super) struct Settings {
     pub(super) program: PathBuf,
+    pub(super) allow_incomplete: bool,
     pub(super) pause: Duration,
     pub(super) config: PathBuf,
     pub(super) redis_url: String,
@@ -47,6 +48,8 @@ pub(super) struct Settings {
 /// What came of it.
 pub(super) struct Done {
     pub(super) replaced: Replaced,
+    /// Events that were brought back from the event store.
+    pub(super) restored: u64,
     pub(super) dead: u64,
     pub(super) dead_before: u64,
     pub(super) paused: Duration,
@@ -92,7 +95,11 @@ impl<'a> Drive<'a> {
             self.shadow.group,
             self.shadow.streams.join(", ")
         ));
-        self.start_worker()?;
+        let restored = match self.shadow.history.gaps.is_empty() {
+            true => 0,
+            false => self.restore().await?,
+        };
+        self.start_worker(None)?;
         let (mut tries, mut next_try) = (0, Instant::now());
         loop {
             self.look_after_worker(LOOK).await?;
@@ -111,7 +118,7 @@ impl<'a> Drive<'a> {
             }
             tries += 1;
             let why = match self.try_to_switch(tries).await? {
-                Ok(done) => return Ok(done),
+                Ok(done) => return Ok(Done { restored, ..done }),
                 Err(why) => why,
             };
             if tries == TRIES {
@@ -125,6 +132,52 @@ impl<'a> Drive<'a> {
             // The live one gets at least as much time as it was paused for.
             next_try = Instant::now() + self.settings.pause;
         }
+    }
+
+    /// Runs what has left the streams and is in the event store, before what is in the streams.
+    async fn restore(&mut self) -> Result<u64, CommandError> {
+        let (shadow, progress) = (self.shadow, self.progress);
+        for gap in &shadow.history.gaps {
+            progress.say(&format!("{gap}: looking for them in the event store"));
+        }
+        self.start_worker(Some(match self.settings.allow_incomplete {
+            true => "some",
+            false => "all",
+        }))?;
+        loop {
+            let ended = self.look_after_worker(LOOK).await;
+            let left = shadow.restoring().await?;
+            match (ended, left) {
+                (Ok(()), Some(0)) => break,
+                (Ok(()), _) => {}
+                // It found that this cannot be done.
+                (Err(_), None) => {
+                    return Err(CommandError::from(RebuildError::Incomplete {
+                        subscriber: shadow.subscriber.clone(),
+                        gaps: shadow.history.gaps.clone(),
+                        why: self.last_words(),
+                    }));
+                }
+                (Err(error), Some(_)) => return Err(error),
+            }
+        }
+        self.stop_worker().await;
+        let restored = shadow.end_restoring().await?;
+        progress.say(&format!(
+            "brought back from the event store: {}",
+            count(restored, "event")
+        ));
+        Ok(restored)
+    }
+
+    /// What the worker said last, without the time of it.
+    fn last_words(&self) -> String {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = said
+            .back()
+            .map_or("its worker said nothing", String::as_str);
+        let last = last.rsplit_once("ERROR ").map_or(last, |(_, what)| what);
+        last.trim().to_owned()
     }
 
     /// How far it is; of a Redis that is away for a moment, when it is back.
@@ -158,7 +211,15 @@ impl<'a> Drive<'a> {
         )))
     }
 
-    fn start_worker(&mut self) -> Result<(), CommandError> {
+    async fn stop_worker(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.terminate();
+            worker.wait_until(Instant::now() + DRAIN).await;
+        }
+    }
+
+    /// Starts it on what is in the streams, or on what it is to `restore` first.
+    fn start_worker(&mut self, restore: Option<&str>) -> Result<(), CommandError> {
         let said = self.said.clone();
         let listener: Listener = Arc::new(move |line: &str| {
             let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,9 +228,13 @@ impl<'a> Drive<'a> {
                 said.pop_front();
             }
         });
-        let worker = Spec::new(&self.settings.program, listener)
+        let mut spec = Spec::new(&self.settings.program, listener)
             .arg("--rebuild")
-            .arg(self.shadow.number.to_string())
+            .arg(self.shadow.number.to_string());
+        if let Some(how) = restore {
+            spec = spec.arg("--restore").arg(how);
+        }
+        let worker = spec
             // One name, so that the next one takes over what this one leaves.
             .arg("--name")
             .arg("rebuild")
@@ -201,6 +266,7 @@ impl<'a> Drive<'a> {
         };
         Ok(Ok(Done {
             replaced,
+            restored: 0,
             dead: letters.count(&self.shadow.subscriber).await?,
             dead_before,
             paused,
@@ -219,15 +285,12 @@ impl<'a> Drive<'a> {
             if let Err(why) = self.catch_up(deadline).await? {
                 return Ok(Err(why));
             }
-            if let Some(worker) = self.worker.take() {
-                worker.terminate();
-                worker.wait_until(Instant::now() + DRAIN).await;
-            }
+            self.stop_worker().await;
             let why = match self.exchange(deadline).await? {
                 Ok(replaced) => return Ok(Ok(replaced)),
                 Err(why) => why,
             };
-            self.start_worker()?;
+            self.start_worker(None)?;
             if Instant::now() >= deadline {
                 return Ok(Err(why.into()));
             }

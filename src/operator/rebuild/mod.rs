@@ -34,14 +34,15 @@ use crate::rebuild::{self, RebuildError, Shadow};
 /// then the live model is what it was, and Redis needs room for both.
 ///
 /// Only a handler that is declared a read model can be rebuilt, and only from a history of which
-/// nothing is gone.
+/// nothing is gone: what has left its stream is brought back from the event store, where the
+/// handler says how.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     common: CommonArgs,
     /// The subscriber, such as analytics-service.
     subscriber: String,
-    /// Rebuild from what is kept, even if some of the history is gone.
+    /// Rebuild from what there is, even if some of the history is gone.
     #[arg(long)]
     allow_incomplete: bool,
     /// Remove what a rebuild that was killed left behind, and do nothing else.
@@ -152,32 +153,34 @@ async fn under_turn(
         (None, None) => return Err(RebuildError::NotSubscribed(subscriber.clone()).into()),
     };
     let began = Instant::now();
-    let shadow = Shadow::begin(link, keys, routing, subscriber, args.allow_incomplete).await?;
-    for gap in &shadow.history.gaps {
-        progress.say(&format!("incomplete: {gap}"));
-    }
     let settings = Settings {
         program,
+        allow_incomplete: args.allow_incomplete,
         pause: args.pause,
         config: args.common.config.clone(),
         redis_url: args.common.redis_url.clone(),
     };
-    let done = match Drive::new(session, &shadow, settings, progress).run().await {
+    let rebuilt = async {
+        let shadow = Shadow::begin(link, keys, routing, subscriber).await?;
+        let drive = Drive::new(session, &shadow, settings, progress);
+        let done = drive.run().await?;
+        Ok((shadow, done))
+    };
+    let (shadow, done) = match rebuilt.await {
         Ok(done) => done,
         Err(error) => {
             // Its worker is dead by now, and a pause ends by itself. If this fails as well, the next rebuild removes it.
             let removed = rebuild::remove(link, keys, subscriber).await;
             if removed.is_err() {
                 progress.say(&format!(
-                    "{} is left behind: streamfleet rebuild {subscriber} --abort removes it",
-                    shadow.group
+                    "its shadow is left behind: streamfleet rebuild {subscriber} --abort removes it"
                 ));
             }
             return Err(error);
         }
     };
     progress.finish();
-    let summary = show::Summary::new(&shadow, &done, began.elapsed());
+    let summary = show::Summary::new(&shadow, &done, args.allow_incomplete, began.elapsed());
     match args.output {
         Output::Table => stdout().write_all(summary.text().as_bytes())?,
         Output::Json => stdout().write_all(json_line(&summary)?.as_bytes())?,

@@ -75,8 +75,12 @@ pub(super) struct Summary<'a> {
     number: u64,
     /// Entries that were run again.
     entries: u64,
-    /// Entries of its streams that were gone, and are not in the model.
+    /// Entries of its streams that were gone.
     missing: u64,
+    /// Events that the event store brought back.
+    restored: u64,
+    /// Whether all that was gone, and is for it, was brought back.
+    complete: bool,
     keys: usize,
     keys_before: usize,
     dead: u64,
@@ -93,13 +97,20 @@ pub(super) struct Summary<'a> {
 }
 
 impl<'a> Summary<'a> {
-    pub(super) fn new(shadow: &'a Shadow, done: &Done, took: Duration) -> Self {
+    pub(super) fn new(
+        shadow: &'a Shadow,
+        done: &Done,
+        allow_incomplete: bool,
+        took: Duration,
+    ) -> Self {
         let ms = |d: Duration| d.as_millis() as u64;
         Self {
             subscriber: &shadow.subscriber,
             number: shadow.number,
             entries: done.replaced.entries,
             missing: shadow.history.gaps.iter().map(|gap| gap.missing).sum(),
+            restored: done.restored,
+            complete: shadow.history.gaps.is_empty() || !allow_incomplete,
             keys: done.replaced.keys,
             keys_before: done.replaced.old_keys,
             dead: done.dead,
@@ -131,8 +142,14 @@ impl<'a> Summary<'a> {
         );
         if self.missing > 0 {
             text += &format!(
-                "  INCOMPLETE    {} of its streams were gone, and are not in the model; {} of theirs stayed\n",
-                entries(self.missing),
+                "  event store   {} brought back, of {} that its streams lacked, whomever they were for\n",
+                count(self.restored, "event"),
+                entries(self.missing)
+            );
+        }
+        if !self.complete {
+            text += &format!(
+                "  INCOMPLETE    what was not brought back is not in the model; {} of it stayed\n",
                 count(self.dead_kept as u64, "dead letter")
             );
         }

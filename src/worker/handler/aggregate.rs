@@ -228,6 +228,7 @@ mod tests {
                 event_type: new.event_type,
                 data: RawValue::from_string(new.data).unwrap(),
                 at: jiff::Timestamp::UNIX_EPOCH,
+                cause: None,
             };
             assert_eq!(stored.as_event::<Happened>().unwrap(), event);
         }

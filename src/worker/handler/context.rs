@@ -330,9 +330,13 @@ impl Context {
     /// Publishes a follow-up event: it exists if and only if this delivery is committed. Its
     /// id is derived from this event, so that it is the same in every run; correlation and
     /// causation are carried on; event time is now. In a rebuild it is left out:
-    /// it was published when this event was first handled.
-    pub fn publish(&mut self, event_type: &str, data: &impl Serialize) -> Result<(), EffectError> {
-        self.follow_up(event_type, data, None).map(drop)
+    /// it was published when this event was first handled. Answers its id.
+    pub fn publish(
+        &mut self,
+        event_type: &str,
+        data: &impl Serialize,
+    ) -> Result<Uuid, EffectError> {
+        self.follow_up(event_type, data, None)
     }
 
     /// The same for an event that is not to be delivered before `at`, such as a deadline: it waits

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::Context;
 use super::effects::{EffectError, quoted};
@@ -42,6 +43,8 @@ pub struct StoredEvent {
     pub data: Box<RawValue>,
     /// Event time.
     pub at: Timestamp,
+    /// The event, or the command, that it was appended for.
+    pub cause: Option<Uuid>,
 }
 
 impl StoredEvent {
@@ -59,6 +62,7 @@ impl StoredEvent {
                 event_type: text("type")?,
                 data: RawValue::from_string(text("data")?).ok()?,
                 at: text("at")?.parse().ok()?,
+                cause: text("event").and_then(|id| id.parse().ok()),
             })
         };
         read().ok_or_else(|| {
