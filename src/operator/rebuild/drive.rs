@@ -103,7 +103,7 @@ impl<'a> Drive<'a> {
         let (mut tries, mut next_try) = (0, Instant::now());
         loop {
             self.look_after_worker(LOOK).await?;
-            let at = self.positions().await?;
+            let at = patiently(|_| self.shadow.positions()).await?;
             self.progress.show(&at);
             if let Some((stream, live)) = at.missing() {
                 let whose = if live { "live subscriber" } else { "shadow" };
@@ -146,7 +146,7 @@ impl<'a> Drive<'a> {
         }))?;
         loop {
             let ended = self.look_after_worker(LOOK).await;
-            let left = shadow.restoring().await?;
+            let left = patiently(|_| shadow.restoring()).await?;
             match (ended, left) {
                 (Ok(()), Some(0)) => break,
                 (Ok(()), _) => {}
@@ -178,13 +178,6 @@ impl<'a> Drive<'a> {
             .map_or("its worker said nothing", String::as_str);
         let last = last.rsplit_once("ERROR ").map_or(last, |(_, what)| what);
         last.trim().to_owned()
-    }
-
-    /// How far it is; of a Redis that is away for a moment, when it is back.
-    async fn positions(&self) -> Result<Positions, StoreError> {
-        let is_answer = |error: &StoreError| error.redis().is_some_and(|e| !loses_connection(e));
-        let patience = Some(Instant::now() + PATIENCE);
-        retry_until(patience, is_answer, |_| self.shadow.positions()).await
     }
 
     /// Waits a moment; an error if the worker ends meanwhile.
@@ -344,6 +337,15 @@ impl<'a> Drive<'a> {
             tokio::time::sleep(LOOK_CLOSELY).await;
         }
     }
+}
+
+/// What Redis answers; of one that is away for a moment, when it is back.
+async fn patiently<T, Fut>(ask: impl FnMut(u32) -> Fut) -> Result<T, StoreError>
+where
+    Fut: Future<Output = Result<T, StoreError>>,
+{
+    let is_answer = |error: &StoreError| error.redis().is_some_and(|e| !loses_connection(e));
+    retry_until(Some(Instant::now() + PATIENCE), is_answer, ask).await
 }
 
 fn refused(why: &str) -> CommandError {
