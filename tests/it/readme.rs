@@ -1,4 +1,5 @@
-//! The README is run as it stands, by a reader who types what it says.
+//! The README is run as it stands, by a reader who types what it says. Other pages are read by the
+//! same [`Reader`].
 //!
 //! - A block marked `console` is typed into one bash session: `$ ` begins a command, `> ` goes
 //!   on with it, everything else is what it must print, where `…` stands for anything. It must
@@ -19,11 +20,11 @@ use crate::support::eventually;
 const README: &str = include_str!("../../README.md");
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// How long one command may take, and how long one that looks is repeated.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 const END: &str = "--the-command-has-ended--";
 
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
+pub enum Step {
     /// A command, and what it prints.
     Type(String, Vec<String>),
     /// What the terminal of `streamfleet dev` says.
@@ -31,7 +32,7 @@ enum Step {
 }
 
 /// The blocks of a document, in order.
-fn steps(document: &str) -> Vec<Step> {
+pub fn steps(document: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut lines = document.lines();
     while let Some(line) = lines.next() {
@@ -90,7 +91,7 @@ fn fits(pattern: &str, line: &str) -> bool {
 }
 
 /// Whether an output fits; a line of `…` alone stands for any number of lines.
-fn all_fit(patterns: &[String], lines: &[String]) -> bool {
+pub fn all_fit(patterns: &[String], lines: &[String]) -> bool {
     match (patterns, lines) {
         ([], []) => true,
         ([any, more @ ..], _) if any.trim() == "…" => {
@@ -127,21 +128,18 @@ fn only_looks(command: &str) -> bool {
 }
 
 /// A process whose standard output is read line by line.
-struct Terminal {
+pub struct Terminal {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
 }
 
 impl Terminal {
-    fn start(mut command: Command, folder: &Path) -> Self {
-        let here = Path::new(env!("CARGO_BIN_EXE_streamfleet"))
-            .parent()
-            .unwrap();
+    fn start(mut command: Command, folder: &Path, programs: &Path) -> Self {
         let path = std::env::var("PATH").unwrap_or_default();
         command
             .current_dir(folder)
-            .env("PATH", format!("{}:{path}", here.display()))
+            .env("PATH", format!("{}:{path}", programs.display()))
             // redis-cli then prints as it does on a terminal.
             .env("FAKETTY", "1")
             .env_remove("STREAMFLEET_CONFIG")
@@ -168,20 +166,26 @@ impl Terminal {
         }
     }
 
-    fn bash(folder: &Path) -> Self {
+    /// A bash in a folder that finds our programs in another.
+    pub fn bash(folder: &Path, programs: &Path) -> Self {
         let mut bash = Command::new("bash");
         bash.args(["--noprofile", "--norc"]);
-        let mut bash = Self::start(bash, folder);
+        let mut bash = Self::start(bash, folder, programs);
         bash.run("exec 2>&1");
         bash
     }
 
     /// Types a command; answers what it prints and its exit code.
-    fn run(&mut self, command: &str) -> (Vec<String>, i32) {
+    pub fn run(&mut self, command: &str) -> (Vec<String>, i32) {
+        self.run_for(command, DEADLINE)
+    }
+
+    /// The same of one that may take this long.
+    pub fn run_for(&mut self, command: &str, longest: Duration) -> (Vec<String>, i32) {
         let input = self.input.as_mut().unwrap();
         // A line of its own, whatever the output ends with.
         writeln!(input, "{command}\nprintf '\\n%s %d\\n' {END} $?").unwrap();
-        let (mut output, deadline) = (Vec::new(), Instant::now() + DEADLINE);
+        let (mut output, deadline) = (Vec::new(), Instant::now() + longest);
         loop {
             match self
                 .lines
@@ -220,11 +224,11 @@ struct Dev {
 }
 
 impl Dev {
-    fn start(folder: &Path) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_streamfleet"));
+    fn start(folder: &Path, programs: &Path) -> Self {
+        let mut command = Command::new(programs.join("streamfleet"));
         command.arg("dev");
         Self {
-            terminal: Terminal::start(command, folder),
+            terminal: Terminal::start(command, folder, programs),
             said: Vec::new(),
             read: 0,
         }
@@ -265,21 +269,73 @@ impl Drop for Dev {
     }
 }
 
-/// Types a command and compares; a look is repeated until it fits.
-fn check(bash: &mut Terminal, command: &str, expected: &[String]) {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let (output, code) = bash.run(command);
-        if code == 0 && all_fit(expected, &output) {
-            return;
+/// Where the programs are that Cargo has built.
+pub fn programs() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_streamfleet"))
+        .parent()
+        .unwrap()
+}
+
+/// Who types what a page says, and compares: in one bash session, with `streamfleet dev` in a
+/// terminal of its own.
+pub struct Reader<'p> {
+    page: &'static str,
+    pub bash: Terminal,
+    dev: Option<Dev>,
+    programs: &'p Path,
+}
+
+impl<'p> Reader<'p> {
+    /// A reader of the page of this name, in a folder.
+    pub fn of(page: &'static str, folder: &Path, programs: &'p Path) -> Self {
+        Self {
+            page,
+            bash: Terminal::bash(folder, programs),
+            dev: None,
+            programs,
         }
-        assert!(
-            only_looks(command) && Instant::now() < deadline,
-            "$ {command}\nexit code {code}, printed\n{}\n--- the README says\n{}",
-            output.join("\n"),
-            expected.join("\n"),
-        );
-        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    /// Does what the next block says.
+    pub fn does(&mut self, step: &Step) {
+        match step {
+            Step::Type(command, _) if command == "streamfleet dev" => {
+                let (folder, _) = self.bash.run("pwd");
+                self.dev = Some(Dev::start(Path::new(&folder[0]), self.programs));
+            }
+            Step::Type(command, expected) => self.check(command, expected, only_looks(command)),
+            Step::Log(expected) => {
+                let dev = self.dev.as_mut().expect("streamfleet dev comes first");
+                expected.iter().for_each(|line| dev.wait_for(line));
+            }
+        }
+    }
+
+    /// Types a command and compares; a look is repeated until it fits.
+    pub fn check(&mut self, command: &str, expected: &[String], looks: bool) {
+        let deadline = Instant::now() + DEADLINE;
+        // Cargo may have to build.
+        let longest = DEADLINE * if command.starts_with("cargo ") { 20 } else { 1 };
+        loop {
+            let (output, code) = self.bash.run_for(command, longest);
+            if code == 0 && all_fit(expected, &output) {
+                return;
+            }
+            assert!(
+                looks && Instant::now() < deadline,
+                "$ {command}\nexit code {code}, printed\n{}\n--- {} says\n{}",
+                output.join("\n"),
+                self.page,
+                expected.join("\n"),
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Presses Ctrl-C in the other terminal.
+    pub fn ends(self) {
+        let dev = self.dev;
+        dev.expect("the page starts streamfleet dev").stop();
     }
 }
 
@@ -304,37 +360,30 @@ fn what_the_readme_says_happens() {
         .tempdir()
         .unwrap();
     copy_shop(folder.path());
-    let mut bash = Terminal::bash(folder.path());
-    let mut dev = None;
+    let mut reader = Reader::of("README.md", folder.path(), programs());
     let steps = steps(README);
     assert!(steps.len() > 20, "the README has blocks to run: {steps:?}");
-    for step in steps {
-        match step {
-            Step::Type(command, _) if command == "streamfleet dev" => {
-                dev = Some(Dev::start(folder.path()));
-            }
-            Step::Type(command, expected) => check(&mut bash, &command, &expected),
-            Step::Log(expected) => {
-                let dev: &mut Dev = dev.as_mut().expect("streamfleet dev comes first");
-                expected.iter().for_each(|line| dev.wait_for(line));
-            }
-        }
-    }
-    dev.expect("the README starts streamfleet dev").stop();
+    steps.iter().for_each(|step| reader.does(step));
+    reader.ends();
 }
 
-/// Paths that the README names exist.
+/// Paths that the pages name exist.
 #[test]
-fn what_the_readme_points_at_exists() {
-    let targets: Vec<_> = README
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split([')', '#']).next())
-        .filter(|target| !target.is_empty() && !target.contains("://"))
-        .collect();
-    assert!(targets.len() > 5, "{targets:?}");
-    for target in targets {
-        assert!(Path::new(ROOT).join(target).exists(), "{target}");
+fn what_the_pages_point_at_exists() {
+    let root = Path::new(ROOT);
+    for page in ["README.md"] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        let targets: Vec<_> = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split([')', '#']).next())
+            .filter(|target| !target.is_empty() && !target.contains("://"))
+            .collect();
+        assert!(targets.len() > 1, "{page}: {targets:?}");
+        let folder = root.join(page).with_file_name("");
+        for target in targets {
+            assert!(folder.join(target).exists(), "{page}: {target}");
+        }
     }
 }
 
