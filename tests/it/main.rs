@@ -21,6 +21,7 @@ mod crashes;
 mod curves;
 mod dev;
 mod expiry;
+mod handlers_doc;
 mod hostile;
 mod ledger;
 mod mutants;
