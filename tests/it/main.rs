@@ -33,6 +33,7 @@ mod peers;
 mod readme;
 mod rebuild;
 mod rebuild_restored;
+mod redis_cli_doc;
 mod retries;
 mod routing;
 mod scheduled;
