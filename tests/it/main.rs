@@ -16,6 +16,7 @@ mod properties;
 mod support;
 
 mod audit;
+mod backup;
 mod breaker;
 mod crashes;
 mod curves;

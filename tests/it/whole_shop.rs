@@ -17,7 +17,7 @@ use crate::services::gateway::Gateway;
 use crate::shop::brisk_shop;
 use crate::support::cli::streamfleet;
 use crate::support::fleet::Process;
-use crate::support::{Fleet, eventually};
+use crate::support::{Fleet, Server, eventually};
 
 const SKUS: i64 = 4;
 const USERS: i64 = 3;
@@ -40,7 +40,7 @@ const READ_MODELS: [&str; 4] = ["analytics", "search", "cache", "recommendation"
 
 /// Something that happens on a random day.
 #[derive(Clone, Debug)]
-enum Happening {
+pub enum Happening {
     /// Lines of (SKU, quantity); the price in cents.
     Order {
         user: i64,
@@ -88,20 +88,20 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-struct Day {
-    gateway: Gateway,
-    _router: Process,
+pub struct Day {
+    pub gateway: Gateway,
+    router: Process,
     services: Vec<Process>,
     kills: [u32; SERVICES.len()],
     /// Of each order its total, in cents.
-    totals: BTreeMap<i64, i64>,
-    published: Vec<Value>,
+    pub totals: BTreeMap<i64, i64>,
+    pub published: Vec<Value>,
     /// Last: the processes end before their folder does.
-    fleet: Fleet,
+    pub fleet: Fleet,
 }
 
 impl Day {
-    fn begin() -> Self {
+    pub fn begin() -> Self {
         let fleet = brisk_shop(|text| {
             assert!(text.contains("lease: 30s"));
             text.replace("lease: 30s", "lease: 1s")
@@ -109,7 +109,7 @@ impl Day {
         let gateway = Gateway::start(fleet.dir.path());
         gateway.rules(json!({"decline_above": "250", "delay_ms": 2}));
         let mut day = Self {
-            _router: fleet.router("r"),
+            router: fleet.router("r"),
             services: Vec::new(),
             kills: [0; SERVICES.len()],
             totals: BTreeMap::new(),
@@ -146,12 +146,35 @@ impl Day {
         self.fleet.launch(command, name, "worker started")
     }
 
+    /// All processes die, and the shop goes on at another Redis with what is there. The rest of the
+    /// world, which is the gateway and the mails, stays as it is.
+    pub fn moves_to(&mut self, server: Server) {
+        self.dies();
+        let (old, new) = (self.fleet.dir.path(), server.dir.path());
+        for name in ["routing.yaml", "outbox"] {
+            std::fs::rename(old.join(name), new.join(name)).unwrap();
+        }
+        let schemas = std::fs::read_link(old.join("schemas")).unwrap();
+        std::os::unix::fs::symlink(schemas, new.join("schemas")).unwrap();
+        self.fleet = Fleet { server };
+        self.router = self.fleet.router("r");
+        self.services = (0..SERVICES.len()).map(|n| self.service(n)).collect();
+    }
+
+    /// kill -9 of everything.
+    pub fn dies(&mut self) {
+        self.services.clear();
+        drop(self.router.child.kill());
+        drop(self.router.child.wait());
+        self.fleet.kill();
+    }
+
     fn publish(&mut self, event: Value) {
         self.fleet.publish(&[event.clone()]);
         self.published.push(event);
     }
 
-    fn happens(&mut self, happening: Happening) {
+    pub fn happens(&mut self, happening: Happening) {
         match happening {
             Happening::Order { user, lines, cents } => {
                 let order = 1 + self.totals.len() as i64;
@@ -201,7 +224,7 @@ impl Day {
         command
     }
 
-    fn ends(&mut self) {
+    pub fn ends(&mut self) {
         self.gateway.rules(json!({"outage": false, "delay_ms": 0}));
         let mut connection = self.fleet.connection();
         eventually("every order has ended, and nothing is owed", || {
@@ -216,7 +239,7 @@ impl Day {
     }
 
     /// received − reserved + released = available ≥ 0, by the history and by what is shown of it.
-    fn stock_is_right(&self) {
+    pub fn stock_is_right(&self) {
         for sku in 1..=SKUS {
             let history = self.fleet.ask(&[
                 "entity",
@@ -246,7 +269,7 @@ impl Day {
     }
 
     /// Every order is confirmed or cancelled, and told so once; the gateway has what the confirmed ones cost.
-    fn orders_are_right(&self) {
+    pub fn orders_are_right(&self) {
         let (mut confirmed, mut told) = (0, BTreeMap::<(String, i64), u32>::new());
         for event in self.routed("order-events") {
             let name = event["event_type"].as_str().unwrap().to_owned();
@@ -318,7 +341,7 @@ impl Day {
         assert_eq!(written, expected);
     }
 
-    fn routed(&self, stream: &str) -> Vec<Value> {
+    pub fn routed(&self, stream: &str) -> Vec<Value> {
         let entries: Vec<(String, HashMap<String, String>)> = redis::cmd("XRANGE")
             .arg(stream)
             .arg("-")
@@ -333,7 +356,7 @@ impl Day {
 
     /// Nobody gave anything up, but what overtook its cause twice, because a service was killed that
     /// had the cause in hand.
-    fn nothing_is_dead(&self) {
+    pub fn nothing_is_dead(&self) {
         let services = SERVICES.iter().map(|(name, _)| format!("{name}-service"));
         for service in services.chain(["router".into()]) {
             let mut dead = self.fleet.dead(&service);
