@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::readme::{Reader, Step, programs, steps};
+use crate::support::server::program;
 
 const PAGE: &str = include_str!("../../docs/handlers.md");
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -82,7 +83,8 @@ fn share_what_is_built(project: &Path) {
     std::fs::write(theirs, text).unwrap();
 }
 
-/// A folder with `streamfleet` and the router, as `cargo install` makes one.
+/// A folder with `streamfleet` and the router, as `cargo install` makes one; and with the server
+/// that is tested, if it is another than the one in PATH.
 fn installed() -> tempfile::TempDir {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     for name in ["streamfleet", "streamfleet-router"] {
@@ -90,6 +92,10 @@ fn installed() -> tempfile::TempDir {
         if std::fs::hard_link(&built, &here).is_err() {
             std::fs::copy(built, here).unwrap();
         }
+    }
+    let server = program();
+    if server.is_absolute() {
+        std::os::unix::fs::symlink(server, folder.path().join("redis-server")).unwrap();
     }
     folder
 }
