@@ -97,7 +97,11 @@ pub(crate) async fn place(
             user_id: order.user_id.into(),
             total,
             deadline: policy.deadline(now)?,
-            products: order.items.iter().map(|item| item.product_id).collect(),
+            products: order
+                .items
+                .iter()
+                .map(|item| item.product_id.into())
+                .collect(),
             by: Some(cx.publish("Order.Created", &created)?),
             at: now,
         };

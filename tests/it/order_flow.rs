@@ -34,7 +34,7 @@ fn event(event_type: &str) -> Event {
 
 fn with(event_type: &str, more: Value) -> Event {
     let mut data = json!({
-        "order_id": 7, "order_number": "SO-7", "user_id": 1, "total_amount": 19.99, "amount": 19.99,
+        "order_id": 7, "order_number": "SO-7", "user_id": 1, "total_amount": 19.99, "amount": 19.99, "items": [{"product_id": 1}],
         "reason": "customer",
     });
     data.as_object_mut()

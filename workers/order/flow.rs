@@ -83,7 +83,7 @@ pub(crate) enum Fact {
         deadline: Timestamp,
         /// The products of its lines.
         #[serde(default)]
-        products: Vec<i64>,
+        products: Vec<Number>,
         /// The Order.Created that says so.
         #[serde(default)]
         by: Option<Uuid>,
@@ -189,7 +189,7 @@ struct Created {
 
 #[derive(Deserialize)]
 struct Line {
-    product_id: i64,
+    product_id: Number,
 }
 
 /// What all other events say of the order.
@@ -245,7 +245,11 @@ impl Saga for Order {
                     user_id: order.user_id,
                     total: order.total_amount,
                     deadline: policy.deadline(arrival.now)?,
-                    products: order.items.iter().map(|line| line.product_id).collect(),
+                    products: order
+                        .items
+                        .into_iter()
+                        .map(|line| line.product_id)
+                        .collect(),
                     by: Some(event.id()),
                     at,
                 }]

@@ -27,7 +27,7 @@ struct Placed {
     by: Option<Uuid>,
     // Handling it says whether it is one that this service takes, as it did when it was routed.
     user_id: Number,
-    products: Vec<i64>,
+    products: Vec<Number>,
 }
 
 #[derive(Serialize)]
@@ -38,7 +38,7 @@ struct Order {
 
 #[derive(Serialize)]
 struct Item {
-    product_id: i64,
+    product_id: Number,
 }
 
 /// The event that a fact tells of, if this service takes it.
