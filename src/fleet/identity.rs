@@ -1,14 +1,12 @@
 //! Who a process is, and whether it still is.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
-use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::figures;
+use super::{configuration, figures};
 use crate::routing::Config;
 pub use crate::store::Membership;
 use crate::store::{self, Announce, Holder, Keys, Link, StoreError, name_wrong_type};
@@ -42,7 +40,6 @@ impl Identity {
         keys: &Keys,
         subscriber: &str,
         name: Option<&str>,
-        generation: u64,
     ) -> Result<Self, StoreError> {
         let mut identity = Self {
             subscriber: subscriber.to_owned(),
@@ -56,7 +53,7 @@ impl Identity {
         };
         for number in 1.. {
             identity.name = name.map_or_else(|| format!("{}-{number}", host()), str::to_owned);
-            if identity.register(link, keys, how, generation).await? {
+            if identity.register(link, keys, how).await? {
                 break;
             }
         }
@@ -75,7 +72,7 @@ impl Identity {
             name: name.to_owned(),
             nonce: Self::fresh_nonce(),
         };
-        let ours = identity.register(link, keys, Announce::Claim, 0).await?;
+        let ours = identity.register(link, keys, Announce::Claim).await?;
         Ok(ours.then_some(identity))
     }
 
@@ -84,31 +81,20 @@ impl Identity {
     }
 
     /// A sign of life. False: another process has taken the name over.
-    pub async fn renew(
-        &self,
-        link: &Link,
-        keys: &Keys,
-        generation: u64,
-    ) -> Result<bool, StoreError> {
-        self.register(link, keys, Announce::Renew, generation).await
+    pub async fn renew(&self, link: &Link, keys: &Keys) -> Result<bool, StoreError> {
+        self.register(link, keys, Announce::Renew).await
     }
 
-    async fn register(
-        &self,
-        link: &Link,
-        keys: &Keys,
-        how: Announce,
-        generation: u64,
-    ) -> Result<bool, StoreError> {
+    async fn register(&self, link: &Link, keys: &Keys, how: Announce) -> Result<bool, StoreError> {
         let key = keys.worker(&self.subscriber, &self.name);
         let fields: Vec<_> = [
             ("host", host()),
             ("pid", std::process::id().to_string()),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("generation", generation.to_string()),
             ("seen", jiff::Timestamp::now().to_string()),
         ]
         .into_iter()
+        .chain(configuration::fields())
         .chain(figures::fields())
         .collect();
         let ttl = WORKER_TTL.as_millis() as u64;
@@ -120,7 +106,7 @@ impl Identity {
 
     /// Takes the announcement back, unless another process has the name by now.
     pub async fn withdraw(&self, link: &Link, keys: &Keys) -> Result<(), StoreError> {
-        self.register(link, keys, Announce::Withdraw, 0)
+        self.register(link, keys, Announce::Withdraw)
             .await
             .map(drop)
     }
@@ -154,8 +140,8 @@ fn is_predecessor(consumer: &str, identity: &Identity) -> bool {
 pub async fn join(link: &Link, keys: &Keys, config: &Config) -> Result<Membership, StoreError> {
     let fleet = keys.fleet();
     let fresh = Uuid::new_v4().to_string();
-    let hash = config.content_hash;
-    link.run(|mut c| async move { store::join_fleet(&mut c, &fleet, &fresh, hash).await })
+    let fingerprint = &config.fingerprint();
+    link.run(|mut c| async move { store::join_fleet(&mut c, &fleet, &fresh, fingerprint).await })
         .await
 }
 
@@ -194,30 +180,25 @@ pub async fn check_dataset(link: &Link, keys: &Keys, joined: &str) -> Result<boo
 }
 
 /// Gives signs of life, and watches whether name and dataset are still ours. Ends only when
-/// they are not.
+/// they are not. What became of a reload is told at once.
 pub async fn keep_alive(
     link: &Link,
     keys: &Keys,
     identity: &Identity,
     membership: &Membership,
-    mut config: watch::Receiver<Arc<Config>>,
 ) -> MembershipLost {
-    let mut generation = membership.generation;
-    config.mark_unchanged();
+    let mut news = configuration::configurations();
     loop {
-        tokio::time::sleep(HEARTBEAT).await;
-        if config.has_changed().unwrap_or(false) {
-            let new = config.borrow_and_update().clone();
-            match join(link, keys, &new).await {
-                Ok(joined) => generation = joined.generation,
-                Err(_) => config.mark_changed(),
-            }
+        tokio::select! {
+            () = tokio::time::sleep(HEARTBEAT) => {}
+            // (Its other end is never dropped.)
+            _ = news.changed() => {}
         }
         let beat = async {
             if !check_dataset(link, keys, &membership.dataset).await? {
                 return Ok(Some(MembershipLost::DatasetChanged));
             }
-            let ours = identity.renew(link, keys, generation).await?;
+            let ours = identity.renew(link, keys).await?;
             Ok::<_, StoreError>((!ours).then(|| MembershipLost::Replaced(identity.name.clone())))
         };
         match beat.await {

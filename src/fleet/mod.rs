@@ -6,12 +6,15 @@
 //! working on another dataset than the one it joined.
 
 mod clock;
+pub(crate) mod configuration;
 pub mod control;
 pub(crate) mod figures;
 mod groups;
 mod identity;
 
 pub(crate) use clock::{ServerClock, restart_idle};
+pub use configuration::{Configuration, Outcome, Reload, configuration, configurations};
+pub(crate) use configuration::{in_force, reloaded};
 pub use groups::{
     GroupRecord, WantedGroup, ensure_group, ensure_groups, group_records, holder,
     lost_group_advice, wanted_groups,

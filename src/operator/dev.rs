@@ -111,6 +111,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
             .arg(NAME)
             .env("STREAMFLEET_CONFIG", &path)
             .env("STREAMFLEET_REDIS_URL", &server.url)
+            .env("STREAMFLEET_WATCH", "on")
             .env("STREAMFLEET_LOG_FORMAT", "human");
         for stand_in in &stand_ins {
             spec = spec.env(stand_in.variable, &stand_in.address);

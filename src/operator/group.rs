@@ -98,7 +98,7 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
         let condition = format!("{:?}", group.condition).to_lowercase();
         let owes = match group.condition {
             Condition::Lost | Condition::Absent => "-".to_owned(),
-            _ => owes(group).map_or("?".to_owned(), |n| n.to_string()),
+            _ => group.owes().map_or("?".to_owned(), |n| n.to_string()),
         };
         rows.add_row([
             escape(&group.stream),
@@ -114,11 +114,6 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
     }
     out.write_all(Paint::stdout().table(&rows, &tones).as_bytes())?;
     Ok(Exit::Clean)
-}
-
-/// What a group has not settled; nothing where Redis cannot tell.
-fn owes(group: &GroupStatus) -> Option<u64> {
-    Some(group.waiting? + group.in_flight + group.retrying + group.released)
 }
 
 async fn recreate(args: RecreateArgs) -> Result<Exit, CommandError> {
@@ -254,7 +249,9 @@ async fn retire(args: RetireArgs) -> Result<Exit, CommandError> {
             )?,
             Retired::Owes => {
                 refused = true;
-                let owes = owes(group).map_or("an unknown number".to_owned(), |n| n.to_string());
+                let owes = group
+                    .owes()
+                    .map_or("an unknown number".to_owned(), |n| n.to_string());
                 eprintln!(
                     "{subscriber} has not settled {owes} of its entries on {stream}: let a worker settle them, \
                      or give them up with --yes"
@@ -291,7 +288,7 @@ async fn behind(
         .collect();
     let mut ask = redis::pipe();
     ask.cmd("HGET").arg(keys.fleet());
-    ask.arg(format!("config:{:016x}", session.config.content_hash));
+    ask.arg(format!("config:{}", session.config.fingerprint()));
     for (group, name) in &live {
         let key = keys.worker(group, name);
         ask.cmd("HGET").arg(key).arg("generation");

@@ -6,6 +6,7 @@ mod audit;
 mod bench;
 mod check;
 mod child;
+mod configurations;
 mod control;
 mod dead;
 mod dev;

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write, stdout};
 use std::time::Duration;
 
+use super::configurations;
 use super::text::{self, Output, Paint, Tone, age, count, escape, json_line, table};
 use super::{CommandError, Session};
 use crate::fleet::INBOX;
@@ -35,7 +36,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     loop {
         let taken = collect(&session.link, &session.keys, &session.config.routing).await;
         match taken {
-            Ok(snapshot) => show(&snapshot, &args)?,
+            Ok(snapshot) => show(&snapshot, &args, &session.config.fingerprint())?,
             // Redis may come back while somebody watches.
             Err(error) if args.watch => eprintln!("streamfleet: {error}"),
             Err(error) => return Err(error.into()),
@@ -50,10 +51,10 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     }
 }
 
-fn show(snapshot: &Snapshot, args: &Args) -> Result<(), CommandError> {
+fn show(snapshot: &Snapshot, args: &Args, at_hand: &str) -> Result<(), CommandError> {
     let text = match args.output {
         Output::Json => json_line(snapshot)?,
-        Output::Table => render(snapshot, Paint::stdout()),
+        Output::Table => render(snapshot, at_hand, Paint::stdout()),
     };
     let mut out = stdout().lock();
     if args.watch && args.output == Output::Table && out.is_terminal() {
@@ -64,7 +65,7 @@ fn show(snapshot: &Snapshot, args: &Args) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn render(s: &Snapshot, paint: Paint) -> String {
+fn render(s: &Snapshot, at_hand: &str, paint: Paint) -> String {
     let (mut streams, mut tones) = (
         table(&["STREAM", ">ENTRIES", ">OLDEST", ">NEWEST"]),
         Vec::new(),
@@ -115,13 +116,15 @@ fn render(s: &Snapshot, paint: Paint) -> String {
             number(group.in_flight),
             number(group.retrying),
             number(group.released),
-            condition(group.condition).to_owned(),
+            condition(group).to_owned(),
         ]);
         tones.push(match group.condition {
             Condition::Lost => Some(Tone::Alarm),
-            Condition::Absent | Condition::Unrouted | Condition::Shadow | Condition::Foreign => {
-                Some(Tone::Notice)
-            }
+            Condition::Absent
+            | Condition::Unrouted
+            | Condition::Retired
+            | Condition::Shadow
+            | Condition::Foreign => Some(Tone::Notice),
             Condition::Ok => (group.retrying > 0).then_some(Tone::Notice),
         });
     }
@@ -162,6 +165,9 @@ fn render(s: &Snapshot, paint: Paint) -> String {
         for line in held_up(subscriber) {
             text += &(paint.tone(&line, Tone::Alarm) + "\n");
         }
+    }
+    for line in configurations::differences(s, at_hand) {
+        text += &(paint.tone(&line, Tone::Alarm) + "\n");
     }
     if text
         .lines()
@@ -222,12 +228,14 @@ fn matters(group: &GroupStatus) -> bool {
     !ours || !fine || (!quiet && group.condition == Condition::Ok)
 }
 
-fn condition(condition: Condition) -> &'static str {
-    match condition {
+fn condition(group: &GroupStatus) -> &'static str {
+    match group.condition {
         Condition::Ok => "ok",
         Condition::Absent => "not created yet: start its worker",
         Condition::Lost => "LOST: streamfleet group recreate",
         Condition::Unrouted => "not routed: streamfleet group retire",
+        Condition::Retired if group.owes() == Some(0) => "retired: streamfleet group retire",
+        Condition::Retired => "retired: its workers settle what it owes",
         Condition::Shadow => "a rebuild; of one that was killed: streamfleet rebuild --abort",
         Condition::Foreign => "not ours: XGROUP DESTROY",
     }

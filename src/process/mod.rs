@@ -3,13 +3,14 @@
 
 pub mod args;
 pub mod exit;
+mod left_behind;
 mod reload;
 mod service;
 mod signals;
 mod startup;
 pub mod telemetry;
 
-pub use reload::Reloader;
+pub use reload::{Reloader, Watch};
 pub(crate) use service::{Place, serve};
 pub use service::{router_main, worker_main};
 pub use signals::{interrupted, stop_on_signal};

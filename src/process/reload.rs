@@ -1,41 +1,90 @@
-//! Reloading routing.yaml: on SIGHUP, and when the file or a schema changes. All or nothing: a
-//! file with any problem is refused whole and the running configuration stays.
+//! Reloading routing.yaml and its schemas: on SIGHUP, and when one of the files changes. All or
+//! nothing: files with any problem are refused whole and the running configuration stays.
+//!
+//! Changes are seen by looking at the files, not through inotify: an editor that writes another file
+//! and renames it, a link that is swapped (`..data` of a config map), a folder that is replaced or
+//! lies on a network all look the same to who asks for the file by its name; a watch is on what had the
+//! name when it was set, and is silent about the rest.
+//!
+//! Redis: what a subscriber owes that the new file drops, see [`left_behind`](super::left_behind).
 
 use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::routing::Config;
+use super::left_behind::{self, Hindrance};
+use crate::fleet::{self, Outcome};
+use crate::routing::{Config, ConfigError, Severity};
+use crate::store::Link;
 
-/// How often the files are looked at. Polling sees every way to replace a file, on every file
-/// system.
+/// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// How soon it is looked again whether what hindered files from being taken is over: a subscriber
+/// settles what it owes, or another router has begun to work by them.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often files are read that change while they are read.
+const TRIES: usize = 5;
+
+/// Whether changed files are taken without a signal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Watch {
+    /// They are, once they have not changed for a moment.
+    #[default]
+    On,
+    /// Only SIGHUP has them read again.
+    Off,
+}
 
 /// Holds the running configuration and replaces it when asked to.
 pub struct Reloader {
     config: watch::Sender<Arc<Config>>,
     path: PathBuf,
+    watch: Watch,
+    link: Link,
     /// The files as they were when they were last read; locked while they are read, so that two
     /// reloads cannot overtake each other.
-    seen: Mutex<Fingerprint>,
+    seen: Mutex<Seen>,
 }
 
-/// What tells that a file may have changed: time and size by path.
-type Fingerprint = BTreeMap<PathBuf, (Option<SystemTime>, u64)>;
+#[derive(Default)]
+struct Seen {
+    stamps: Stamps,
+    /// When files that nothing is wrong with are looked at again.
+    again: Option<Instant>,
+}
+
+/// What tells that a file may have changed, by its path. The time of the last change of the inode
+/// cannot be set by who writes: it tells files apart that were given the time and size of others.
+type Stamps = BTreeMap<PathBuf, Option<[i64; 6]>>;
+
+/// What is to be done with files that were read again.
+enum Judgement {
+    Take(Box<Config>),
+    Unchanged,
+    /// Not now.
+    Wait(Hindrance),
+    /// Why, in one line, and everything there is to say.
+    Refuse(String, String),
+}
 
 impl Reloader {
     /// Starts with a configuration that was loaded.
-    pub fn new(config: Config) -> Arc<Self> {
+    pub fn new(config: Config, watch: Watch, link: Link) -> Arc<Self> {
         let path = config.path.clone();
         // Nothing counts as seen: what changed since it was loaded is found at the next look.
         let seen = Mutex::default();
         Arc::new(Self {
             config: watch::Sender::new(Arc::new(config)),
             path,
+            watch,
+            link,
             seen,
         })
     }
@@ -45,49 +94,72 @@ impl Reloader {
         self.config.subscribe()
     }
 
-    /// Reads the file now. The result is logged; the new configuration goes to subscribers.
+    /// Reads the files now. The new configuration goes to subscribers; whoever works by it says
+    /// when it is in force ([`fleet::configuration`]). To be called where a runtime may be waited for.
     pub fn reload(&self) {
-        self.read_again(true);
+        self.read_again(false);
     }
 
     fn read_again(&self, asked: bool) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let running = self.config.borrow().clone();
-        // Remembered before reading: a change in between is seen at the next look.
-        *seen = fingerprint(&self.path, &running);
-        match Config::load(&self.path) {
-            Ok(new) if new.content_hash == running.content_hash => {
-                if asked {
-                    tracing::info!(file = %self.path.display(), "read again: nothing has changed");
+        let (stamps, loaded) = load_unmoved(&self.path, &running);
+        let again = seen.again.take().is_some() && seen.stamps == stamps && !asked;
+        seen.stamps = stamps;
+        let file = self.path.display();
+        match self.hinder(&running, judge(&running, loaded)) {
+            Judgement::Unchanged => {
+                let refused = |reload: fleet::Reload| matches!(reload.outcome, Outcome::Refused(_));
+                // What was wrong has been put right by putting the old file back.
+                if asked || fleet::configuration().reload.is_some_and(refused) {
+                    tracing::info!(%file, "read again: nothing has changed");
+                    fleet::reloaded(Outcome::Unchanged);
                 }
             }
-            Ok(new) if new.routing.namespace() != running.routing.namespace() => {
-                tracing::error!(file = %self.path.display(),
-                    "REFUSED: the namespace has changed, which needs a restart; the running configuration stays");
-            }
-            Ok(new) => {
+            Judgement::Take(new) => {
                 for warning in &new.warnings {
                     tracing::warn!("{warning}");
                 }
-                tracing::info!(file = %self.path.display(), "read again: taking the new configuration over");
-                self.config.send_replace(Arc::new(new));
+                tracing::info!(%file, "read again: taking the new configuration over");
+                self.config.send_replace(Arc::from(new));
             }
-            Err(error) => {
-                tracing::error!(file = %self.path.display(), "REFUSED, the running configuration stays: {error}");
+            Judgement::Wait(hindrance) => {
+                seen.again = Some(Instant::now() + LOOK_AGAIN);
+                // Once is enough, however long it takes.
+                if !again {
+                    tracing::error!(%file, "REFUSED, the running configuration stays: {hindrance}");
+                    fleet::reloaded(Outcome::Refused(hindrance.to_string()));
+                }
+            }
+            Judgement::Refuse(why, everything) => {
+                tracing::error!(%file, "REFUSED, the running configuration stays: {everything}");
+                fleet::reloaded(Outcome::Refused(why));
             }
         }
     }
 
-    /// Watches signal and files until dropped.
+    /// What may be taken by itself may not be taken now.
+    fn hinder(&self, running: &Config, judgement: Judgement) -> Judgement {
+        let Judgement::Take(new) = judgement else {
+            return judgement;
+        };
+        let asking = left_behind::check(&self.link, running, &new);
+        match tokio::runtime::Handle::current().block_on(asking) {
+            Ok(()) => Judgement::Take(new),
+            Err(hindrance) => Judgement::Wait(hindrance),
+        }
+    }
+
+    /// Waits for the signal, and looks at the files, until dropped.
     pub async fn run(self: Arc<Self>) {
         let mut hangups = match signal(SignalKind::hangup()) {
             Ok(hangups) => Some(hangups),
             Err(error) => {
-                tracing::warn!(%error, "SIGHUP cannot be received; changed files are still seen");
+                tracing::warn!(%error, "SIGHUP cannot be received, and has no effect");
                 None
             }
         };
-        let mut previous = Fingerprint::new();
+        let mut previous = Stamps::new();
         loop {
             let hangup = async {
                 match &mut hangups {
@@ -95,17 +167,27 @@ impl Reloader {
                     None => std::future::pending().await,
                 }
             };
+            let look = async {
+                match self.watch {
+                    Watch::On => tokio::time::sleep(LOOK).await,
+                    Watch::Off => std::future::pending().await,
+                }
+            };
             let asked = tokio::select! {
                 _ = hangup => true,
-                () = tokio::time::sleep(LOOK) => false,
+                () = look => false,
             };
             let reloader = self.clone();
             let before = previous.clone();
             let look = move || {
-                let now = fingerprint(&reloader.path, &reloader.config.borrow());
-                let changed = *reloader.seen.lock().unwrap_or_else(PoisonError::into_inner) != now;
-                // A file that is being copied changes from look to look: half of it may be valid.
-                if asked || (changed && now == before) {
+                let now = stamps(&reloader.path, &reloader.config.borrow());
+                let due = {
+                    let seen = reloader.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    let again = seen.again.is_some_and(|at| at <= Instant::now());
+                    seen.stamps != now || again
+                };
+                // A file that is being written changes from look to look: half of it may be valid.
+                if asked || (due && now == before) {
                     reloader.read_again(asked);
                 }
                 now
@@ -121,7 +203,49 @@ impl Reloader {
     }
 }
 
-fn fingerprint(path: &Path, config: &Config) -> Fingerprint {
+/// Loads the files as they were at one moment, and says how they looked then: routing.yaml and the
+/// schemas belong together.
+fn load_unmoved(path: &Path, running: &Config) -> (Stamps, Result<Config, ConfigError>) {
+    let mut before = stamps(path, running);
+    for _ in 1..TRIES {
+        let loaded = Config::load(path);
+        let after = stamps(path, running);
+        if after == before {
+            return (before, loaded);
+        }
+        before = after;
+    }
+    // Whatever it is now, a change in between is seen at the next look.
+    (before, Config::load(path))
+}
+
+fn judge(running: &Config, loaded: Result<Config, ConfigError>) -> Judgement {
+    match loaded {
+        Ok(new) if new.content_hash == running.content_hash => Judgement::Unchanged,
+        Ok(new) if new.routing.namespace() != running.routing.namespace() => {
+            let why = "the namespace has changed, which needs a restart of every process";
+            Judgement::Refuse(why.to_owned(), why.to_owned())
+        }
+        Ok(new) => Judgement::Take(Box::new(new)),
+        Err(error) => Judgement::Refuse(first_of(&error), error.to_string()),
+    }
+}
+
+/// The first error, and how many there are besides it, in one line.
+fn first_of(error: &ConfigError) -> String {
+    let mut errors = error
+        .problems
+        .iter()
+        .filter(|p| p.severity == Severity::Error);
+    let first = errors.next().map(ToString::to_string).unwrap_or_default();
+    let first: Vec<_> = first.lines().map(str::trim).collect();
+    match errors.count() {
+        0 => first.join("; "),
+        more => format!("{} (and {more} more)", first.join("; ")),
+    }
+}
+
+fn stamps(path: &Path, config: &Config) -> Stamps {
     let mut files = vec![path.to_owned()];
     files.extend(
         std::fs::read_dir(&config.schema_folder)
@@ -130,15 +254,103 @@ fn fingerprint(path: &Path, config: &Config) -> Fingerprint {
             .flatten()
             .map(|entry| entry.path()),
     );
+    // (Links are followed: what they lead to counts.)
     files
         .into_iter()
         .map(|file| {
-            let meta = std::fs::metadata(&file).ok();
-            let stamp = (
-                meta.as_ref().and_then(|m| m.modified().ok()),
-                meta.map_or(0, |m| m.len()),
-            );
+            let stamp = std::fs::metadata(&file).ok().as_ref().map(stamp);
             (file, stamp)
         })
         .collect()
+}
+
+fn stamp(meta: &Metadata) -> [i64; 6] {
+    let inode = meta.ino().cast_signed();
+    let size = meta.size().cast_signed();
+    let (changed, nanos) = (meta.ctime(), meta.ctime_nsec());
+    [inode, size, meta.mtime(), meta.mtime_nsec(), changed, nanos]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const ROUTING: &str =
+        "version: 1\nstreams: { a-events: { events: [\"A.**\"] } }\nroutes: { A.B: [a-service] }\n";
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("schemas")).unwrap();
+        fs::write(dir.path().join("schemas/A.B.v1.json"), "{}").unwrap();
+        let path = dir.path().join("routing.yaml");
+        fs::write(&path, ROUTING).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn every_way_to_replace_a_file_is_seen() {
+        let (dir, path) = folder();
+        let config = Config::load(&path).unwrap();
+        let mut seen = stamps(&path, &config);
+        assert_eq!(stamps(&path, &config), seen, "nothing has changed");
+        let mut changed = |how: &str| {
+            let now = stamps(&path, &config);
+            assert_ne!(now, seen, "{how}");
+            seen = now;
+        };
+        let time = fs::metadata(&path).unwrap().modified().unwrap();
+        let aside = dir.path().join("aside");
+        fs::write(&aside, ROUTING.replace("a-service", "b-service")).unwrap();
+        fs::File::open(&aside).unwrap().set_modified(time).unwrap();
+        fs::rename(&aside, &path).unwrap();
+        changed("renamed over it, of the same size and time");
+
+        for (folder, to) in [("one", "a-service"), ("two", "c-service")] {
+            let folder = dir.path().join(folder);
+            fs::create_dir(&folder).unwrap();
+            fs::write(
+                folder.join("routing.yaml"),
+                ROUTING.replace("a-service", to),
+            )
+            .unwrap();
+        }
+        let data = dir.path().join("..data");
+        symlink("one", &data).unwrap();
+        fs::remove_file(&path).unwrap();
+        symlink("..data/routing.yaml", &path).unwrap();
+        changed("a link in its place");
+        symlink("two", &aside).unwrap();
+        fs::rename(&aside, &data).unwrap();
+        changed("the folder behind the link swapped");
+
+        fs::write(dir.path().join("schemas/A.C.v1.json"), "{}").unwrap();
+        changed("a schema added");
+        fs::write(dir.path().join("schemas/A.C.v1.json"), "[]").unwrap();
+        changed("a schema written in place, of the same size");
+        fs::remove_dir_all(dir.path().join("two")).unwrap();
+        changed("gone");
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_one_line() {
+        let (_dir, path) = folder();
+        let running = Config::load(&path).unwrap();
+        fs::write(
+            &path,
+            ROUTING.replace("version: 1", "version: 2\nspace: 1\nname: 2"),
+        )
+        .unwrap();
+        let (_, loaded) = load_unmoved(&path, &running);
+        let Judgement::Refuse(why, everything) = judge(&running, loaded) else {
+            panic!("it is refused");
+        };
+        assert!(!why.contains('\n') && everything.contains('\n'), "{why}");
+        assert!(why.ends_with("(and 2 more)"), "{why}");
+        fs::write(&path, ROUTING).unwrap();
+        let (_, loaded) = load_unmoved(&path, &running);
+        assert!(matches!(judge(&running, loaded), Judgement::Unchanged));
+    }
 }

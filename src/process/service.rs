@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use super::args::CommonArgs;
 use super::exit::Exit;
-use super::reload::Reloader;
+use super::left_behind;
+use super::reload::{Reloader, Watch};
 use super::signals::stop_on_signal;
 use super::startup::accept;
 use super::telemetry;
@@ -34,6 +35,8 @@ struct WorkerArgs {
     /// the least; but a handler that blocks it then holds up all others. [default: one per core]
     #[arg(long, value_name = "N", env = "STREAMFLEET_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    #[command(flatten)]
+    watching: WatchArgs,
     /// Fill the shadow of the rebuild of this number instead of serving the live subscriber. What
     /// `streamfleet rebuild` starts; it makes the groups that such a process reads.
     #[arg(long, value_name = "N", hide = true)]
@@ -54,6 +57,23 @@ struct RouterArgs {
     /// Name of this process among the routers, stable across restarts. [default: host and a free number]
     #[arg(long, value_parser = process_name)]
     name: Option<String>,
+    #[command(flatten)]
+    watching: WatchArgs,
+}
+
+#[derive(clap::Args)]
+struct WatchArgs {
+    /// Whether a changed routing.yaml or schema is taken by itself, once it has not changed for a
+    /// moment and if it has no problem; SIGHUP has them read in any case.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "on|off",
+        hide_possible_values = true,
+        env = "STREAMFLEET_WATCH",
+        default_value_t
+    )]
+    watch: Watch,
 }
 
 fn process_name(text: &str) -> Result<String, String> {
@@ -105,6 +125,7 @@ pub fn worker_main<H: Handler, E: Display>(make: impl FnOnce() -> Result<H, E>) 
         name: args.name,
         drain,
         threads: args.threads,
+        watch: args.watching.watch,
     };
     serve(handler, &args.common, place, || {})
 }
@@ -119,6 +140,8 @@ pub(crate) struct Place {
     pub(crate) drain: Duration,
     /// Of the runtime; one per core unless set.
     pub(crate) threads: Option<u16>,
+    /// Whether changed files are taken without a signal.
+    pub(crate) watch: Watch,
 }
 
 /// Runs a worker until it is told to stop; `ready` is called once it reads.
@@ -128,80 +151,92 @@ pub(crate) fn serve<H: Handler>(
     place: Place,
     ready: impl FnOnce() + Send + 'static,
 ) -> ExitCode {
-    run_process(common, place.threads, |redis, reloader| async move {
-        let Place {
-            subscriber,
-            rebuild,
-            name,
-            drain,
-            ..
-        } = place;
-        let stop = Stop::default();
-        tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
-        let mut config = reloader.subscribe();
-        if rebuild.is_some() {
-            // The whole of history is judged by the routes of one file.
-            let first = config.borrow().clone();
-            config = watch::channel(first).1;
-        }
-        let options = WorkerOptions {
-            redis,
-            config,
-            subscriber,
-            rebuild,
-            name,
-            drain,
-            stop,
-            ready: Box::new(ready),
-        };
-        worker::run(handler, options).await.map_err(|error| {
-            let exit = match &error {
-                WorkerError::Store(error) => Exit::from(error),
-                WorkerError::NotSubscribed(_) => Exit::BadConfig,
-                WorkerError::Membership(_)
-                | WorkerError::NotReadModel(_)
-                | WorkerError::NoShadow(_)
-                | WorkerError::NotHeld(_)
-                | WorkerError::Thread(_) => Exit::Failure,
+    run_process(
+        common,
+        place.threads,
+        place.watch,
+        |redis, reloader| async move {
+            let Place {
+                subscriber,
+                rebuild,
+                name,
+                drain,
+                ..
+            } = place;
+            let stop = Stop::default();
+            tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
+            let mut config = reloader.subscribe();
+            if rebuild.is_some() {
+                // The whole of history is judged by the routes of one file.
+                let first = config.borrow().clone();
+                config = watch::channel(first).1;
+            }
+            let options = WorkerOptions {
+                redis,
+                config,
+                subscriber,
+                rebuild,
+                name,
+                drain,
+                stop,
+                ready: Box::new(ready),
             };
-            failed(exit, &error)
-        })
-    })
+            worker::run(handler, options).await.map_err(|error| {
+                let exit = match &error {
+                    WorkerError::Store(error) => Exit::from(error),
+                    WorkerError::NotSubscribed(_) | WorkerError::Retired(_) => Exit::BadConfig,
+                    WorkerError::Membership(_)
+                    | WorkerError::NotReadModel(_)
+                    | WorkerError::NoShadow(_)
+                    | WorkerError::NotHeld(_)
+                    | WorkerError::Thread(_) => Exit::Failure,
+                };
+                failed(exit, &error)
+            })
+        },
+    )
 }
 
 /// Runs the router. Exit codes as for [`worker_main`].
 pub fn router_main() -> ExitCode {
     let args = RouterArgs::parse();
     telemetry::init();
-    run_process(&args.common, None, |redis, reloader| async move {
-        let stop = Stop::default();
-        tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
-        let rereader = reloader.clone();
-        let options = RouterOptions {
-            redis,
-            config: reloader.subscribe(),
-            reread: Box::new(move || tokio::task::block_in_place(|| rereader.reload())),
-            name: args.name,
-            stop: stop.reading.clone(),
-            ready: Box::new(|| {}),
-        };
-        let ran = tokio::select! {
-            ran = router::run(options) => ran,
-            // What was read and not routed stays pending, for the next router.
-            () = stop.now.cancelled() => Ok(()),
-        };
-        ran.map_err(|error| {
-            let exit = match &error {
-                RouterError::Store(error) => Exit::from(error),
-                RouterError::Membership(_) => Exit::Failure,
+    run_process(
+        &args.common,
+        None,
+        args.watching.watch,
+        |redis, reloader| async move {
+            let stop = Stop::default();
+            tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
+            let rereader = reloader.clone();
+            let first = reloader.subscribe().borrow().clone();
+            left_behind::warn(&redis.link(), &first).await;
+            let options = RouterOptions {
+                redis,
+                config: reloader.subscribe(),
+                reread: Box::new(move || tokio::task::block_in_place(|| rereader.reload())),
+                name: args.name,
+                stop: stop.reading.clone(),
+                ready: Box::new(|| {}),
             };
-            failed(exit, &error)
-        })
-    })
+            let ran = tokio::select! {
+                ran = router::run(options) => ran,
+                // What was read and not routed stays pending, for the next router.
+                () = stop.now.cancelled() => Ok(()),
+            };
+            ran.map_err(|error| {
+                let exit = match &error {
+                    RouterError::Store(error) => Exit::from(error),
+                    RouterError::Membership(_) => Exit::Failure,
+                };
+                failed(exit, &error)
+            })
+        },
+    )
 }
 
 /// What both have in common: configuration, Redis, runtime, reloading.
-fn run_process<F, Fut>(args: &CommonArgs, threads: Option<u16>, run: F) -> ExitCode
+fn run_process<F, Fut>(args: &CommonArgs, threads: Option<u16>, watch: Watch, run: F) -> ExitCode
 where
     F: FnOnce(Redis, Arc<Reloader>) -> Fut,
     Fut: Future<Output = Result<(), ExitCode>>,
@@ -226,7 +261,7 @@ where
         accept(&redis)
             .await
             .map_err(|e| failed(Exit::from(&e), &e))?;
-        let reloader = Reloader::new(config);
+        let reloader = Reloader::new(config, watch, redis.link());
         let reloading = tokio::spawn(reloader.clone().run());
         let outcome = run(redis, reloader).await;
         reloading.abort();

@@ -101,12 +101,12 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
     let active = config.borrow_and_update().clone();
     let keys = Keys::new(active.routing.namespace());
     let membership = fleet::join(&link, &keys, &active).await?;
+    fleet::in_force(&active, membership.generation);
     let wanted = fleet::wanted_groups(&active.routing, None);
     announce_lost(&fleet::ensure_groups(&link, &keys, &wanted).await?);
     failpoint!("router.joined");
     let window = Window::join(&link, &keys, active.routing.dedupe_window()).await?;
-    let identity =
-        Identity::announce(&link, &keys, ROUTER, name.as_deref(), membership.generation).await?;
+    let identity = Identity::announce(&link, &keys, ROUTER, name.as_deref()).await?;
     let inbox = Arc::new(fleet::holder(&keys, INBOX, ROUTER, &identity.consumer()));
     if name.is_some() {
         fleet::take_over(&link, &inbox, &identity).await;
@@ -122,7 +122,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
     let reread: Arc<dyn Fn() + Send + Sync> = reread.into();
     let in_force = watch::Sender::new(active.clone());
     let upkeep = janitor::run(link.clone(), keys.clone(), config.clone());
-    let alive = fleet::keep_alive(&link, &keys, &identity, &membership, config.clone());
+    let alive = fleet::keep_alive(&link, &keys, &identity, &membership);
     let tracer = Tracer::start(link.clone(), keys.clone(), active.routing.trace());
     let scheduler = Scheduler::new(
         &link,
@@ -314,6 +314,7 @@ impl Router {
                 self.window = window;
                 self.tracer.set(new.routing.trace());
                 self.active = new;
+                fleet::in_force(&self.active, membership.generation);
                 self.in_force.send_replace(self.active.clone());
                 Ok(())
             }

@@ -51,6 +51,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// How the fleet names this content: the same for the same bytes of `routing.yaml` and schemas.
+    pub fn fingerprint(&self) -> String {
+        format!("{:016x}", self.content_hash)
+    }
+
     /// Loads `routing.yaml` and the schemas that it names, relative to its own folder.
     ///
     /// # Errors

@@ -45,6 +45,10 @@ pub(super) struct Model {
     /// Who gets what: an event type or a quoted pattern, and the subscribers that receive it.
     #[schemars(required)]
     pub(super) routes: Option<BTreeMap<String, Subscribers>>,
+    /// Subscribers that were taken out of the routes and are to settle what they still owe, until
+    /// their groups are dropped with `streamfleet group retire`.
+    #[schemars(example = ["fax-service"])]
+    pub(super) retired: Option<Subscribers>,
     /// Settings of every subscriber.
     pub(super) defaults: Option<SettingsModel>,
     /// Settings of single subscribers: only what differs from the defaults.

@@ -24,6 +24,7 @@ pub struct Routing {
     audit: Option<AuditSettings>,
     streams: Vec<StreamSettings>,
     subscribers: BTreeMap<Arc<str>, SubscriberSettings>,
+    retired: BTreeMap<Arc<str>, SubscriberSettings>,
     streams_of: HashMap<Arc<str>, Vec<Arc<str>>>,
     routes: HashMap<EventType, Route>,
 }
@@ -179,6 +180,16 @@ impl Routing {
         self.subscribers.get(name)
     }
 
+    /// Everyone that is to get nothing new and to settle what it still owes, sorted by name.
+    pub fn retired(&self) -> impl Iterator<Item = &SubscriberSettings> {
+        self.retired.values()
+    }
+
+    /// The settings of a subscriber that may have workers: it is named in routes, or retired.
+    pub fn served(&self, name: &str) -> Option<&SubscriberSettings> {
+        self.subscriber(name).or_else(|| self.retired.get(name))
+    }
+
     /// The domain streams that carry a known type routed to the subscriber, in the order of the
     /// file; none for an unknown subscriber.
     pub fn streams_of(&self, subscriber: &str) -> &[Arc<str>] {
@@ -241,14 +252,12 @@ impl Routing {
                 retention: stream.model.retention.map(|Span(span)| span),
             })
             .collect();
-        let subscribers: BTreeMap<Arc<str>, SubscriberSettings> = checked
-            .subscribers()
-            .map(|name| {
-                let own = model.subscribers.as_ref().and_then(|all| all.get(name));
-                let settings = settle(name, own, defaults);
-                (Arc::clone(&settings.name), settings)
-            })
-            .collect();
+        let settled = |name| {
+            let own = model.subscribers.as_ref().and_then(|all| all.get(name));
+            let settings = settle(name, own, defaults);
+            (Arc::clone(&settings.name), settings)
+        };
+        let subscribers: BTreeMap<_, _> = checked.subscribers().map(settled).collect();
         let mut carried: HashMap<&str, HashSet<&Arc<str>>> = HashMap::new();
         for route in routes.values() {
             for name in &route.to {
@@ -285,6 +294,7 @@ impl Routing {
             }),
             streams,
             subscribers,
+            retired: checked.retired.iter().copied().map(settled).collect(),
             streams_of,
             routes,
         }

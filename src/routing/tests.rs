@@ -155,6 +155,22 @@ fn the_hash_follows_the_bytes() {
     assert_ne!(with_schema, hash());
 }
 
+/// It gets nothing, and has the settings by which it settles what it owes.
+#[test]
+fn whoever_is_retired_is_served_and_in_no_route() {
+    let retired = SHOP.replace("version: 1", "version: 1\nretired: [fax, ops]");
+    let retired = retired.replace("[ops]", "[pager]");
+    let config = load(&retired).unwrap();
+    assert_eq!(config.warnings, [], "its settings have a use");
+    let routing = &config.routing;
+    let names: Vec<_> = routing.retired().map(|s| &*s.name).collect();
+    assert_eq!(names, ["fax", "ops"]);
+    assert!(routing.subscriber("ops").is_none() && routing.streams_of("ops").is_empty());
+    assert_eq!(routing.served("ops").unwrap().worker, "pager");
+    assert_eq!(routing.served("fax").unwrap().max_attempts, 5);
+    assert!(routing.served("pager").is_some() && routing.served("nobody").is_none());
+}
+
 /// One change to the shop, and the one error it leads to: line, column, message, fix.
 #[test]
 fn single_errors() {
@@ -167,6 +183,9 @@ fn single_errors() {
         ("version: 1", "namespace: Shop\nversion: 1", 1, 12, "cannot be the name of a namespace", ""),
         ("version: 1", "namespace: dead\nversion: 1", 1, 12, "`dead` is reserved", ""),
         ("version: 1", "dedupe_window: 31d\nversion: 1", 1, 16, "between 1s and 30d", ""),
+        ("version: 1", "retired: [fax, ops]\nversion: 1", 1, 16, "`ops` is retired and in a route", "routes"),
+        ("version: 1", "retired: [fax, fax]\nversion: 1", 1, 16, "`fax` is retired twice", "remove one"),
+        ("version: 1", "retired: [Fax]\nversion: 1", 1, 11, "cannot be the name of a subscriber", ""),
         ("version: 1", "limits: { depth: 3 }\nversion: 1", 1, 18, "at least 4, found `3`", "depth: 64"),
         ("version: 1", "limits: { event_bytes: 1e9 }\nversion: 1", 1, 24, "at most 67108864", ""),
         ("version: 1", "limits:\nversion: 1", 1, 1, "`limits` has no value", "remove the line"),

@@ -4,6 +4,7 @@
 //! `scheduled`, `control:…`, `fleet` and `worker:…`; writes nothing. Lengths and positions are read in one transaction,
 //! so that [`Snapshot::drained`] is true of one moment.
 
+mod orphans;
 mod read;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,9 +13,10 @@ use jiff::Timestamp;
 use redis::{FromRedisValue, RedisError, Value};
 use serde::Serialize;
 
+pub use self::orphans::{Orphan, Owed, orphans};
 use self::read::{Answers, Names, Position, Read, ask};
 use crate::fleet::control::Control;
-use crate::fleet::{self, INBOX, ROUTER};
+use crate::fleet::{self, Configuration, INBOX, ROUTER};
 use crate::routing::Routing;
 use crate::store::{self, EntryId, Keys, Link, RELEASED, RETRY, StoreError};
 
@@ -40,10 +42,12 @@ pub struct Snapshot {
     pub groups: Vec<GroupStatus>,
     /// Every subscriber.
     pub subscribers: Vec<SubscriberStatus>,
+    /// Every live router and worker.
+    pub processes: Vec<ProcessStatus>,
 }
 
 /// The inbox and what the routers made of it since the counters began.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct RouterStatus {
     /// Events not routed yet.
     pub inbox: u64,
@@ -76,6 +80,26 @@ pub struct StreamStatus {
     pub last_ms: Option<u64>,
 }
 
+/// One live process.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ProcessStatus {
+    /// Its subscriber, or `router`.
+    pub subscriber: String,
+    /// Its name in the group.
+    pub name: String,
+    /// The machine it runs on.
+    pub host: String,
+    /// Its process ID there.
+    pub pid: String,
+    /// Its version of streamfleet.
+    pub version: String,
+    /// Its last sign of life, by its own clock.
+    pub seen: String,
+    /// What it runs.
+    #[serde(flatten)]
+    pub configuration: Configuration,
+}
+
 /// Whether a group is as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -88,6 +112,8 @@ pub enum Condition {
     Lost,
     /// It exists, and routing.yaml routes nothing to it any more: retire it when it owes nothing.
     Unrouted,
+    /// routing.yaml says that it is retired: drop it when it owes nothing.
+    Retired,
     /// A rebuild made it, which is under way or was killed.
     Shadow,
     /// Somebody else created it; streamfleet does not know it.
@@ -113,6 +139,18 @@ pub struct GroupStatus {
     pub retrying: u64,
     /// Deliveries that a worker gave back unstarted.
     pub released: u64,
+}
+
+impl GroupStatus {
+    /// Deliveries that were handed out and not settled.
+    pub fn pending(&self) -> u64 {
+        self.in_flight + self.retrying + self.released
+    }
+
+    /// What it has not settled; unknown where Redis cannot tell.
+    pub fn owes(&self) -> Option<u64> {
+        Some(self.waiting? + self.pending())
+    }
 }
 
 /// One subscriber.
@@ -150,7 +188,12 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
         .into_iter()
         .map(|group| (group.stream, group.subscriber))
         .collect();
-    let mut workers = live_workers(link, keys).await?;
+    let processes = processes(link, keys).await?;
+    let mut workers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for process in &processes {
+        let names = workers.entry(&process.subscriber).or_default();
+        names.push(process.name.clone());
+    }
     let names = Names::new(routing, &known, &wanted);
 
     let first = ask(link, names.pipeline(keys)).await?;
@@ -164,6 +207,9 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
             let condition = match (wanted.contains(&pair), known.contains(&pair)) {
                 (true, _) => Condition::Ok,
                 (false, true) if Keys::shadow_of(group).is_some() => Condition::Shadow,
+                (false, true) if routing.retired().any(|s| *s.name == **group) => {
+                    Condition::Retired
+                }
                 (false, true) => Condition::Unrouted,
                 (false, false) => Condition::Foreign,
             };
@@ -186,7 +232,7 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
     for ((stream, _), condition, at) in &groups {
         let owes = at.is_some_and(|at| at.pending > 0 || read.newest(stream) > at.delivered);
         drained &= match condition {
-            Condition::Ok | Condition::Unrouted => !owes,
+            Condition::Ok | Condition::Unrouted | Condition::Retired => !owes,
             Condition::Lost => false,
             // (What a rebuild has yet to read is owed to nobody.)
             Condition::Absent | Condition::Foreign | Condition::Shadow => true,
@@ -202,7 +248,7 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
         opened: found.opened,
         closed: found.closed,
         control: found.control.clone(),
-        workers: workers.remove(name).unwrap_or_default(),
+        workers: workers.remove(name.as_str()).unwrap_or_default(),
     });
     let subscribers = subscribers.collect();
     let age = |id: Option<EntryId>| id.map(|id| read.now_ms.saturating_sub(id.ms));
@@ -237,23 +283,49 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
             .collect(),
         groups: details,
         subscribers,
+        processes,
     })
 }
 
-/// The live workers by subscriber, sorted.
-async fn live_workers(
-    link: &Link,
-    keys: &Keys,
-) -> Result<BTreeMap<String, Vec<String>>, StoreError> {
-    let mut workers: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for key in store::scan(link, &keys.worker("*", "*"), Some("hash")).await? {
-        let rest = keys.strip(&key).strip_prefix("worker:");
-        if let Some((subscriber, name)) = rest.and_then(|rest| rest.split_once(':')) {
-            let names = workers.entry(subscriber.to_owned()).or_default();
-            names.push(name.to_owned());
-        }
+/// What a process says about itself.
+const WHO: [&str; 5] = ["nonce", "host", "pid", "version", "seen"];
+
+/// Who is alive, sorted by subscriber and name. (What ended while it was asked for is left out.)
+async fn processes(link: &Link, keys: &Keys) -> Result<Vec<ProcessStatus>, StoreError> {
+    let found = store::scan(link, &keys.worker("*", "*"), Some("hash")).await?;
+    let mut names: Vec<(String, String)> = found
+        .iter()
+        .filter_map(|key| keys.strip(key).strip_prefix("worker:")?.split_once(':'))
+        .map(|(subscriber, name)| (subscriber.to_owned(), name.to_owned()))
+        .collect();
+    names.sort();
+    let mut pipeline = redis::pipe();
+    for (subscriber, name) in &names {
+        let key = keys.worker(subscriber, name);
+        pipeline.cmd("HMGET").arg(&key).arg(&WHO);
+        pipeline.cmd("HMGET").arg(&key).arg(&Configuration::FIELDS);
     }
-    Ok(workers)
+    let mut answers = Answers(ask(link, pipeline).await?.into_iter());
+    let mut processes = Vec::new();
+    for (subscriber, name) in names {
+        let mut told = || Ok((answers.take()?, answers.take()?));
+        let (who, configuration): (Option<[Option<String>; 5]>, _) =
+            told().map_err(|e: RedisError| link.redis().error(e))?;
+        let (Some([Some(_), host, pid, version, seen]), Some(configuration)) = (who, configuration)
+        else {
+            continue;
+        };
+        processes.push(ProcessStatus {
+            subscriber,
+            name,
+            host: host.unwrap_or_default(),
+            pid: pid.unwrap_or_default(),
+            version: version.unwrap_or_default(),
+            seen: seen.unwrap_or_default(),
+            configuration: Configuration::read(configuration),
+        });
+    }
+    Ok(processes)
 }
 
 type Found = ((String, String), Condition, Option<Position>);

@@ -27,8 +27,17 @@ pub enum WorkerError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// routing.yaml does not name the subscriber.
-    #[error("routing.yaml routes nothing to {0}: add its name to a route")]
+    #[error(
+        "routing.yaml routes nothing to {0}: add its name to a route, or to `retired` if it is to settle what it \
+         still owes"
+    )]
     NotSubscribed(String),
+    /// routing.yaml says that it is retired, and its groups have been dropped.
+    #[error(
+        "{0} is retired and has no group any more: stop its workers for good, and take it out of `retired` in \
+         routing.yaml"
+    )]
+    Retired(String),
     /// Name or dataset are no longer ours.
     #[error(transparent)]
     Membership(#[from] MembershipLost),
@@ -104,7 +113,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let link = redis.link();
     let first = config.borrow_and_update().clone();
     let keys = Keys::new(first.routing.namespace());
-    let settings = match first.routing.subscriber(&subscriber) {
+    let settings = match first.routing.served(&subscriber) {
         Some(settings) => {
             let mut settings = settings.clone();
             // What is run again depends on nothing outside, and publishes no events of its state.
@@ -114,6 +123,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         None => return Err(WorkerError::NotSubscribed(subscriber)),
     };
     let membership = fleet::join(&link, &keys, &first).await?;
+    fleet::in_force(&first, membership.generation);
     failpoint!("worker.joined");
     // The groups of a shadow are made by who rebuilds. They end with the rebuild, and this process,
     // should it live on, must not make them again: they would hold up trimming for ever.
@@ -131,8 +141,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         }
         None => None,
     };
-    let identity =
-        Identity::announce(&link, &keys, &group, name.as_deref(), membership.generation).await?;
+    let identity = Identity::announce(&link, &keys, &group, name.as_deref()).await?;
     failpoint!("worker.announced");
     // What is run again was traced when it was run first.
     let traced = first.routing.trace().filter(|_| rebuild.is_none());
@@ -152,8 +161,11 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     if let Some(restored) = &restored {
         sources.retain(|source| *source.name == **restored);
     }
-    if rebuild.is_some() && sources.is_empty() {
-        return Err(WorkerError::NoShadow(group));
+    if sources.is_empty() {
+        return Err(match rebuild {
+            Some(_) => WorkerError::NoShadow(group),
+            None => WorkerError::Retired(group),
+        });
     }
     // A name that was merely free may be that of a live process that Redis lost sight of in an
     // outage; only a name that was given is ours by right.
@@ -249,8 +261,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     // Signs of life go on while it drains: the name is taken until the end.
     let mut alive = tokio::spawn({
         let (link, keys, identity) = (link.clone(), keys.clone(), identity.clone());
-        let config = core.config.clone();
-        async move { fleet::keep_alive(&link, &keys, &identity, &membership, config).await }
+        async move { fleet::keep_alive(&link, &keys, &identity, &membership).await }
     });
     // On the runtime's threads, beside the lanes: what is read need not change threads.
     let mut fetching = AbortOnDropHandle::new(tokio::spawn(fetch::run(core.clone())));
@@ -372,41 +383,44 @@ async fn reload<H: Handler>(
     while config.changed().await.is_ok() {
         let new = config.borrow_and_update().clone();
         core.tracer.set(new.routing.trace());
-        let Some(mine) = new.routing.subscriber(&core.env.subscriber) else {
+        let me = &core.env.subscriber;
+        let mine = new.routing.served(me).cloned().map(Arc::new);
+        let wanted = fleet::wanted_groups(&new.routing, Some(me));
+        if wanted.is_empty() {
             tracing::warn!(
                 "the new routing.yaml routes nothing to this subscriber: finishing what it still owes"
             );
-            continue;
-        };
-        if (mine.concurrency, mine.lease) != (core.concurrency, core.lease) {
+        }
+        if let Some(mine) = &mine
+            && (mine.concurrency, mine.lease) != (core.concurrency, core.lease)
+        {
             tracing::warn!(
                 "a changed concurrency or lease takes effect when this process is restarted"
             );
         }
-        let mine = Arc::new(mine.clone());
-        let wanted = fleet::wanted_groups(&new.routing, Some(&core.env.subscriber));
         let (link, keys) = (&core.link, &core.env.keys);
         let applied = crate::store::retry_until(
             None,
             |_| core.stop.reading.is_cancelled(),
             |_| async {
                 fleet::ensure_groups(link, keys, &wanted).await?;
-                load_sources(
-                    link,
-                    keys,
-                    &wanted,
-                    core.lease,
-                    &core.identity,
-                    &core.settlers,
-                )
-                .await
+                let (me, settlers) = (&core.identity, &core.settlers);
+                let loaded = load_sources(link, keys, &wanted, core.lease, me, settlers).await?;
+                Ok((loaded, fleet::join(link, keys, &new).await?.generation))
             },
         );
         match applied.await {
-            Ok(loaded) => {
-                tracing::info!(streams = loaded.len(), "the new routing.yaml is in force");
+            Ok((loaded, generation)) => {
+                tracing::info!(
+                    generation,
+                    streams = loaded.len(),
+                    "the new routing.yaml is in force"
+                );
                 core.sources.send_replace(Arc::new(loaded));
-                settings.send_replace(mine);
+                if let Some(mine) = mine {
+                    settings.send_replace(mine);
+                }
+                fleet::in_force(&new, generation);
             }
             Err(error) => tracing::warn!(%error, "stopped before the new routing.yaml took effect"),
         }

@@ -453,7 +453,7 @@ fn another_namespace_is_refused_while_it_runs() {
     assert!(
         router
             .log_text()
-            .contains("REFUSED: the namespace has changed")
+            .contains("REFUSED, the running configuration stays: the namespace has changed")
     );
     assert!(fleet.cli::<Vec<String>>("KEYS shop:*").is_empty());
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::Deserialize;
-use streamfleet::process::{Reloader, stop_on_signal, telemetry};
+use streamfleet::process::{Reloader, Watch, stop_on_signal, telemetry};
 use streamfleet::routing::Config;
 use streamfleet::store::Redis;
 use streamfleet::worker::{self, Stop, WorkerOptions};
@@ -269,12 +269,13 @@ pub fn run(subscriber: &str) -> ! {
         .unwrap();
     let ended = runtime.block_on(async {
         let config = Config::load(std::env::var("STREAMFLEET_CONFIG").unwrap().as_ref()).unwrap();
-        let reloader = Reloader::new(config);
+        let redis = Redis::open(&url()).unwrap();
+        let reloader = Reloader::new(config, Watch::On, redis.link());
         tokio::spawn(Arc::clone(&reloader).run());
         let stop = Stop::default();
         tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
         let options = WorkerOptions {
-            redis: Redis::open(&url()).unwrap(),
+            redis,
             config: reloader.subscribe(),
             subscriber: subscriber.to_owned(),
             rebuild: None,

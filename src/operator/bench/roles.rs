@@ -15,7 +15,7 @@ use super::stage::LOOK;
 use super::workload::{FOLLOW_UP_TYPE, NAMESPACE, Workload, is_counted, number, stamp};
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
-use crate::process::{Place, serve};
+use crate::process::{Place, Watch, serve};
 use crate::publisher::{Publisher, appends};
 use crate::store::{Keys, Redis};
 use crate::{Context, Event, Handler, HandlerError};
@@ -257,6 +257,7 @@ fn run_worker(work: Work, common: &CommonArgs) -> Result<ExitCode, CommandError>
         name: work.name,
         drain,
         threads: work.threads,
+        watch: Watch::Off,
     };
     let exit = serve(handler, common, place, ready);
     recorder.write(&work.counted)?;

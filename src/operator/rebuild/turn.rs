@@ -69,7 +69,7 @@ impl Turn {
     pub(super) async fn keep(&self, session: &Session) -> CommandError {
         loop {
             tokio::time::sleep(HEARTBEAT).await;
-            match self.0.renew(&session.link, &session.keys, 0).await {
+            match self.0.renew(&session.link, &session.keys).await {
                 Ok(true) => {}
                 Ok(false) => {
                     return CommandError::Refused(format!(

@@ -27,6 +27,7 @@ const CENTURY: Duration = Duration::from_secs(36_500 * 86_400);
 pub(super) struct Checked<'a> {
     pub(super) streams: Vec<CheckedStream<'a>>,
     routes: Vec<(Pattern, Vec<&'a str>)>,
+    pub(super) retired: Vec<&'a str>,
 }
 
 /// A stream with its patterns and their positions in its list.
@@ -98,7 +99,12 @@ pub(super) fn check(input: Input<'_>) -> (Checked<'_>, Vec<Problem>) {
     let (streams, patterns_read) = checker.streams();
     checker.overlaps(&streams);
     let routes = checker.routes();
-    let checked = Checked { streams, routes };
+    let mut checked = Checked {
+        streams,
+        routes,
+        retired: Vec::new(),
+    };
+    checked.retired = checker.retired(&checked);
     checker.settings(&checked);
     // A stream or route that could not be read may be just the one that is missed here.
     let whole = |section: &str, part: &str| {
@@ -333,6 +339,38 @@ impl<'a> Checker<'a> {
             routes.extend(pattern.map(|pattern| (pattern, names)));
         }
         routes
+    }
+
+    /// Whoever is retired gets nothing new, so no route may name it.
+    fn retired(&mut self, checked: &Checked<'_>) -> Vec<&'a str> {
+        let routed: HashSet<&str> = checked.subscribers().collect();
+        let mut retired = Vec::new();
+        let names = self.input.model.retired.iter().flat_map(|names| &names.0);
+        for (at, name) in names.enumerate() {
+            let (name, at) = (name.0.as_str(), at.to_string());
+            let place = self.input.tree.place_of(&["retired", &at]);
+            if !self.name(NameKind::Subscriber, place, name) {
+                continue;
+            }
+            let (what, fix) = if routed.contains(name) {
+                (
+                    "is retired and in a route",
+                    "take it out of the routes, or out of `retired`",
+                )
+            } else if retired.contains(&name) {
+                ("is retired twice", "remove one")
+            } else {
+                retired.push(name);
+                continue;
+            };
+            self.push(
+                Severity::Error,
+                place,
+                format!("`{}` {what}", cut(name)),
+                fix,
+            );
+        }
+        retired
     }
 
     /// Routes must name types that a schema and a stream know.

@@ -139,7 +139,8 @@ impl Checker<'_> {
     }
 
     pub(super) fn idle_settings(&mut self, checked: &Checked<'_>) {
-        let named: BTreeSet<&str> = checked.subscribers().collect();
+        let retired = checked.retired.iter().copied();
+        let named: BTreeSet<&str> = checked.subscribers().chain(retired).collect();
         for (name, _) in in_file_order(
             self.input.tree,
             "subscribers",

@@ -16,15 +16,15 @@ pub struct Membership {
     pub newest: u64,
 }
 
-/// Joins the fleet with a configuration, known by its content hash.
+/// Joins the fleet with a configuration, known by its fingerprint.
 pub async fn join_fleet(
     connection: &mut MultiplexedConnection,
     fleet: &str,
     fresh_dataset: &str,
-    config: u64,
+    fingerprint: &str,
 ) -> Result<Membership, RedisError> {
     let mut call = JOIN_FLEET.key(fleet);
-    call.arg(fresh_dataset).arg(format!("{config:016x}"));
+    call.arg(fresh_dataset).arg(fingerprint);
     let (dataset, generation, newest) = call.invoke_async(connection).await?;
     Ok(Membership {
         dataset,

@@ -203,7 +203,7 @@ async fn a_settled_a_lost_and_an_absent_group() {
 async fn joining_works_when_redis_is_full() {
     let mut b = Bench::pending(1).await;
     b.run("CONFIG SET maxmemory 1");
-    let joined = join_fleet(&mut b.redis, "fleet", "d1", 7).await.unwrap();
+    let joined = join_fleet(&mut b.redis, "fleet", "d1", "a").await.unwrap();
     assert_eq!(joined.generation, 1);
     assert_eq!(
         b.ensure("0", LEASE, Ensure::Create).await,

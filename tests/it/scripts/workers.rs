@@ -72,7 +72,7 @@ async fn a_consumer_is_dropped_only_when_it_owns_nothing() {
 async fn the_first_founds_the_dataset_and_each_configuration_has_a_generation() {
     let mut b = Bench::empty().await;
     let mut joined = Vec::new();
-    for (fresh, config) in [("d1", 7), ("d2", 7), ("d3", 8), ("d4", 7)] {
+    for (fresh, config) in [("d1", "a"), ("d2", "a"), ("d3", "b"), ("d4", "a")] {
         let m = join_fleet(&mut b.redis, "fleet", fresh, config)
             .await
             .unwrap();
