@@ -16,6 +16,9 @@ pub const WORKER_TTL: Duration = Duration::from_secs(15);
 /// How often it gives one.
 pub const HEARTBEAT: Duration = Duration::from_secs(4);
 
+/// Field of `fleet`: the configuration that a router was the last to begin to route by.
+const ROUTING: &str = "routing";
+
 /// Who a process is within its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -143,6 +146,27 @@ pub async fn join(link: &Link, keys: &Keys, config: &Config) -> Result<Membershi
     let fingerprint = &config.fingerprint();
     link.run(|mut c| async move { store::join_fleet(&mut c, &fleet, &fresh, fingerprint).await })
         .await
+}
+
+/// A router says which configuration it routes by from now on.
+pub async fn route_by(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreError> {
+    let (fleet, fingerprint) = (keys.fleet(), config.fingerprint());
+    link.run(|mut c| async move {
+        let mut say = redis::cmd("HSET");
+        say.arg(fleet).arg(ROUTING).arg(fingerprint);
+        say.exec_async(&mut c).await
+    })
+    .await
+}
+
+/// The fingerprint of the configuration that a router was the last to begin to route by.
+pub async fn routed_by(link: &Link, keys: &Keys) -> Result<Option<String>, StoreError> {
+    let fleet = keys.fleet();
+    link.run(|mut c| async move {
+        let mut ask = redis::cmd("HGET");
+        ask.arg(fleet).arg(ROUTING).query_async(&mut c).await
+    })
+    .await
 }
 
 /// The dataset that Redis holds now, if it holds one.

@@ -21,7 +21,7 @@ pub use groups::{
 };
 pub use identity::{
     HEARTBEAT, Identity, Membership, MembershipLost, WORKER_TTL, check_dataset, current_dataset,
-    host, join, keep_alive, take_over,
+    host, join, keep_alive, route_by, routed_by, take_over,
 };
 
 /// The group of the routers, on the inbox.

@@ -10,6 +10,7 @@ mod configurations;
 mod control;
 mod dead;
 mod dev;
+mod diff;
 mod entity;
 mod filter;
 mod group;
@@ -48,6 +49,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Args),
+    Diff(diff::Args),
     Publish(publish::Args),
     Status(status::Args),
     Dead(dead::Args),
@@ -129,6 +131,7 @@ pub fn main(cli: Cli) -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Check(args) => check::run(&args),
+        Command::Diff(args) => runtime.block_on(diff::run(args)),
         Command::Publish(args) => runtime.block_on(publish::run(args)),
         Command::Status(args) => runtime.block_on(status::run(args)),
         Command::Dead(args) => runtime.block_on(dead::run(args)),

@@ -223,9 +223,12 @@ fn held_up(subscriber: &SubscriberStatus) -> Vec<String> {
 /// The inbox and redrive streams are shown only while there is something to see.
 fn matters(group: &GroupStatus) -> bool {
     let quiet = group.waiting == Some(0) && group.in_flight + group.retrying + group.released == 0;
-    let fine = matches!(group.condition, Condition::Ok | Condition::Absent);
+    let fine = matches!(
+        group.condition,
+        Condition::Ok | Condition::Absent | Condition::Retired
+    );
     let ours = group.stream == INBOX || group.stream.starts_with("redrive:");
-    !ours || !fine || (!quiet && group.condition == Condition::Ok)
+    !ours || !fine || (!quiet && group.condition != Condition::Absent)
 }
 
 fn condition(group: &GroupStatus) -> &'static str {

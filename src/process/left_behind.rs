@@ -11,9 +11,9 @@
 
 use std::time::Duration;
 
-use crate::fleet::ROUTER;
+use crate::fleet;
 use crate::routing::{Config, Routing};
-use crate::status::{self, Orphan, Snapshot, orphans};
+use crate::status::{self, Orphan};
 use crate::store::{Keys, Link, StoreError};
 
 /// How long Redis may take to tell.
@@ -46,12 +46,23 @@ pub(super) async fn check(link: &Link, running: &Config, new: &Config) -> Result
     if dropped.is_empty() {
         return Ok(());
     }
-    let snapshot = look(link, &new.routing).await?;
-    // One that a router works by is not to be stopped here any more: all must run the same.
-    if is_routed_by(&snapshot, &new.fingerprint()) {
-        return Ok(());
-    }
-    let mut left = orphans(&snapshot, &new.routing);
+    let keys = Keys::new(new.routing.namespace());
+    let looking = async {
+        // One that a router works by is not to be stopped here any more: all must run the same.
+        if fleet::routed_by(link, &keys).await? == Some(new.fingerprint()) {
+            return Ok(Vec::new());
+        }
+        status::left_behind(link, &keys, &new.routing).await
+    };
+    let mut left = match tokio::time::timeout(PATIENCE, looking).await {
+        Ok(Ok(left)) => left,
+        Ok(Err(error)) if is_denied(&error) => {
+            tracing::debug!(%error, "whether a subscriber is left behind is for the router to say");
+            return Ok(());
+        }
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => return Err(Hindrance::Silence),
+    };
     left.retain(|orphan| dropped.contains(&orphan.subscriber.as_str()));
     match left.is_empty() {
         true => Ok(()),
@@ -59,24 +70,22 @@ pub(super) async fn check(link: &Link, running: &Config, new: &Config) -> Result
     }
 }
 
+/// The user of a worker need not be allowed to see what concerns others.
+fn is_denied(error: &StoreError) -> bool {
+    let code = error.redis().and_then(|error| error.code());
+    matches!(code, Some("NOPERM" | "EXECABORT"))
+}
+
 /// Says who was left behind before this start.
 pub(super) async fn warn(link: &Link, config: &Config) {
-    match look(link, &config.routing).await {
-        Ok(snapshot) => {
-            for orphan in orphans(&snapshot, &config.routing) {
+    let keys = Keys::new(config.routing.namespace());
+    match status::left_behind(link, &keys, &config.routing).await {
+        Ok(left) => {
+            for orphan in left {
                 tracing::error!("LEFT BEHIND: {orphan}");
             }
         }
-        Err(error) => tracing::warn!("{error}"),
-    }
-}
-
-async fn look(link: &Link, routing: &Routing) -> Result<Snapshot, Hindrance> {
-    let keys = Keys::new(routing.namespace());
-    let looking = status::collect(link, &keys, routing);
-    match tokio::time::timeout(PATIENCE, looking).await {
-        Ok(snapshot) => Ok(snapshot?),
-        Err(_) => Err(Hindrance::Silence),
+        Err(error) => tracing::warn!(%error, "cannot tell whether a subscriber was left behind"),
     }
 }
 
@@ -85,11 +94,4 @@ fn dropped<'a>(running: &'a Routing, new: &'a Routing) -> impl Iterator<Item = &
     served
         .map(|s| &*s.name)
         .filter(|name| new.served(name).is_none())
-}
-
-fn is_routed_by(snapshot: &Snapshot, fingerprint: &str) -> bool {
-    let routers = snapshot.processes.iter().filter(|p| p.subscriber == ROUTER);
-    routers
-        .map(|p| &p.configuration)
-        .any(|c| c.fingerprint == fingerprint)
 }

@@ -104,6 +104,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
     fleet::in_force(&active, membership.generation);
     let wanted = fleet::wanted_groups(&active.routing, None);
     announce_lost(&fleet::ensure_groups(&link, &keys, &wanted).await?);
+    fleet::route_by(&link, &keys, &active).await?;
     failpoint!("router.joined");
     let window = Window::join(&link, &keys, active.routing.dedupe_window()).await?;
     let identity = Identity::announce(&link, &keys, ROUTER, name.as_deref()).await?;
@@ -302,7 +303,9 @@ impl Router {
             // The window that ends now matters until its marks have expired.
             self.join_window(&self.active).await?;
             let window = self.join_window(&new).await?;
-            Ok((fleet::join(&self.link, &self.keys, &new).await?, window))
+            let joined = fleet::join(&self.link, &self.keys, &new).await?;
+            fleet::route_by(&self.link, &self.keys, &new).await?;
+            Ok((joined, window))
         };
         match applied.await {
             Ok((membership, window)) => {

@@ -3,6 +3,7 @@
 //! [`Config::load`] reads the file and the schemas beside it, reports everything that is wrong at
 //! once, with line, column and a fix, and compiles a read-only table. It knows nothing of Redis.
 
+mod changes;
 mod check;
 mod duration;
 mod model;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
+pub use self::changes::{Change, How, Setting, What, changes};
 pub use self::model::json_schema;
 pub(crate) use self::problem::read_bounded;
 pub use self::problem::{ConfigError, Problem, Severity};

@@ -6,6 +6,7 @@ use std::path::Path;
 use jsonschema::json::Json;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Compiled, MAX_MESSAGE_BYTES, Violation, effort, violation};
 use crate::event_type::EventType;
@@ -91,6 +92,7 @@ pub(super) fn load_file(
         (Ok((event_type, version)), Ok((judge, explain)), true) => {
             let compiled = Compiled {
                 version,
+                hash: xxh3_64(bytes),
                 judge,
                 explain,
                 recursion: effort::recursion(&schema),

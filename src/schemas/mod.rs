@@ -45,6 +45,8 @@ pub struct SchemaSet {
 #[derive(Debug)]
 struct Compiled {
     version: u32,
+    /// Of the bytes of its file.
+    hash: u64,
     /// Looks at events as they were parsed.
     judge: Validator<Instance>,
     /// Says what is wrong with those that are refused. What it collects refers to values of the
@@ -170,6 +172,14 @@ impl SchemaSet {
             .into_iter()
             .flatten()
             .map(|compiled| compiled.version)
+    }
+
+    /// The files that it was read from, without `.json`, each with a hash of its bytes; sorted.
+    pub fn files(&self) -> impl Iterator<Item = (String, u64)> {
+        self.sorted.iter().flat_map(|event_type| {
+            let versions = self.by_type.get(event_type).into_iter().flatten();
+            versions.map(move |c| (format!("{event_type}.v{}", c.version), c.hash))
+        })
     }
 
     /// Holds an event against the schema of its type and version.

@@ -4,6 +4,7 @@
 //! `scheduled`, `control:…`, `fleet` and `worker:…`; writes nothing. Lengths and positions are read in one transaction,
 //! so that [`Snapshot::drained`] is true of one moment.
 
+mod history;
 mod orphans;
 mod read;
 
@@ -13,7 +14,8 @@ use jiff::Timestamp;
 use redis::{FromRedisValue, RedisError, Value};
 use serde::Serialize;
 
-pub use self::orphans::{Orphan, Owed, orphans};
+pub use self::history::{Cut, cuts};
+pub use self::orphans::{Orphan, Owed, left_behind, orphans};
 use self::read::{Answers, Names, Position, Read, ask};
 use crate::fleet::control::Control;
 use crate::fleet::{self, Configuration, INBOX, ROUTER};

@@ -1,15 +1,21 @@
 //! Whom a configuration leaves behind: subscribers that it neither routes to nor retires, and that
-//! have not settled everything. Pure.
+//! have not settled everything.
+//!
+//! Redis: reads `fleet`, and the streams and groups of those subscribers; writes nothing.
 //!
 //! Nothing of theirs is lost, because a group stays, and holds trimming back, until an operator drops
 //! it. But no worker of theirs can be started any more, so that what they owe is done by nobody.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
 
-use super::{Condition, Snapshot};
+use super::read::{Answers, Names, ask};
+use super::{Condition, Found, GroupStatus, details};
+use crate::fleet::{self, ROUTER};
 use crate::routing::Routing;
+use crate::store::{Keys, Link, StoreError};
 
 /// A subscriber that is left behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,10 +39,45 @@ pub struct Owed {
     pub retrying: u64,
 }
 
-/// Everyone whom `routing` leaves behind, by a snapshot that was taken with it.
-pub fn orphans(snapshot: &Snapshot, routing: &Routing) -> Vec<Orphan> {
+/// Everyone whom `routing` leaves behind now. Costs no look at the key space: processes ask.
+///
+/// # Errors
+/// Redis could not be asked, or a key is not of the type that it should be.
+pub async fn left_behind(
+    link: &Link,
+    keys: &Keys,
+    routing: &Routing,
+) -> Result<Vec<Orphan>, StoreError> {
+    let records = fleet::group_records(link, keys).await?;
+    let dropped = |name: &str| {
+        name != ROUTER && Keys::shadow_of(name).is_none() && routing.served(name).is_none()
+    };
+    let pairs: BTreeSet<_> = records
+        .into_keys()
+        .filter(|(_, who)| dropped(who))
+        .collect();
+    if pairs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names = Names {
+        streams: pairs.iter().map(|(stream, _)| stream.clone()).collect(),
+        subscribers: BTreeSet::new(),
+    };
+    let answers = ask(link, names.pipeline(keys)).await?;
+    let read = names.read(Answers(answers.into_iter()));
+    let read = read.map_err(|e| link.redis().error(e))?;
+    let found = |pair: (String, String)| -> Option<Found> {
+        let at = *read.streams.get(&pair.0)?.groups.get(&pair.1)?;
+        Some((pair, Condition::Unrouted, Some(at)))
+    };
+    let groups = pairs.into_iter().filter_map(found).collect();
+    Ok(orphans(&details(link, keys, &read, groups).await?, routing))
+}
+
+/// Everyone whom `routing` leaves behind, of groups whose condition was told by it.
+pub fn orphans(groups: &[GroupStatus], routing: &Routing) -> Vec<Orphan> {
     let mut orphans: Vec<Orphan> = Vec::new();
-    for group in &snapshot.groups {
+    for group in groups {
         let left = group.condition == Condition::Unrouted && group.owes() != Some(0);
         // Whoever has workers settles also what it owes on streams that it reads no more.
         if !left || routing.served(&group.subscriber).is_some() {
@@ -91,7 +132,8 @@ impl fmt::Display for Orphan {
         write!(
             f,
             "{name} is in no route any more and has not settled its entries: {}. Put it back; or list it in `retired: \
-             [{name}]`, so that it gets nothing new and settles these",
+             [{name}]`: it gets nothing new, its workers settle these, and its groups stay until streamfleet group \
+             retire {name}",
             owes.join(", "),
             name = self.subscriber
         )

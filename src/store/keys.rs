@@ -77,7 +77,8 @@ impl Keys {
     pub fn audit(&self) -> String {
         self.key("audit")
     }
-    /// Hash: dataset ID, configuration generations, every group ever created.
+    /// Hash: dataset ID, configuration generations and which of them is routed by, every group ever
+    /// created.
     pub fn fleet(&self) -> String {
         self.key("fleet")
     }

@@ -35,6 +35,7 @@ mod readme;
 mod rebuild;
 mod rebuild_restored;
 mod redis_cli_doc;
+mod reload;
 mod retries;
 mod routing;
 mod scheduled;

@@ -147,6 +147,7 @@ fn a_group_is_retired_only_when_nobody_needs_it() {
     // Another file than the one that the processes run.
     let without = ROUTING
         .replace("[probe-service]", "[other-service]")
+        .replace("version: 1", "version: 1\nretired: [probe-service]")
         .replace("initial: 50ms, max: 200ms", "initial: 1h, max: 1h");
     let new_file = fleet.dir.path().join("new.yaml");
     std::fs::write(&new_file, &without).unwrap();

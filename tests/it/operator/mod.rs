@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod dead;
+mod diff;
 mod entity;
 mod group;
 mod outside;
