@@ -1,9 +1,11 @@
 //! Who runs another configuration than the file at hand, and whose last reload was refused: what
 //! `streamfleet status` says about it. Pure.
 
+use jiff::Timestamp;
+
 use super::text::{age, count, escape, shorten};
 use crate::fleet::Outcome;
-use crate::status::{ProcessStatus, Snapshot};
+use crate::status::ProcessStatus;
 use crate::store::Keys;
 
 /// Names that are told one by one.
@@ -12,10 +14,13 @@ const NAMED: usize = 5;
 const MAX_WHY: usize = 300;
 
 /// Nothing if everyone runs the configuration with that fingerprint, and nothing was refused.
-pub(super) fn differences(snapshot: &Snapshot, at_hand: &str) -> Vec<String> {
+pub(super) fn differences(
+    processes: &[ProcessStatus],
+    now: Timestamp,
+    at_hand: &str,
+) -> Vec<String> {
     // (A rebuild keeps the file it began with, and ends.)
-    let live: Vec<_> = snapshot
-        .processes
+    let live: Vec<_> = processes
         .iter()
         .filter(|p| Keys::shadow_of(&p.subscriber).is_none())
         .filter(|p| !p.configuration.fingerprint.is_empty())
@@ -43,8 +48,7 @@ pub(super) fn differences(snapshot: &Snapshot, at_hand: &str) -> Vec<String> {
             .iter()
             .filter_map(|p| p.configuration.reload.as_ref());
         let since = last.map(|reload| reload.at).max();
-        let since =
-            since.and_then(|at| u64::try_from(snapshot.at.duration_since(at).as_millis()).ok());
+        let since = since.and_then(|at| u64::try_from(now.duration_since(at).as_millis()).ok());
         lines.push(format!(
             "REFUSED {} ago by {}: {}",
             age(since.or(Some(0))),
@@ -82,11 +86,8 @@ fn names(processes: &[&ProcessStatus]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
     use crate::fleet::{Configuration, Reload};
-    use crate::status::RouterStatus;
 
     fn process(subscriber: &str, fingerprint: &str, refused: Option<&str>) -> ProcessStatus {
         let reload = refused.map(|why| Reload {
@@ -108,19 +109,7 @@ mod tests {
     }
 
     fn said(processes: Vec<ProcessStatus>) -> Vec<String> {
-        let snapshot = Snapshot {
-            at: Timestamp::from_second(7).unwrap(),
-            server: String::new(),
-            dataset: None,
-            generation: Some(1),
-            drained: true,
-            router: RouterStatus::default(),
-            streams: Vec::new(),
-            groups: Vec::new(),
-            subscribers: Vec::new(),
-            processes,
-        };
-        differences(&snapshot, "here")
+        differences(&processes, Timestamp::from_second(7).unwrap(), "here")
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write, stdout};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::configurations;
 use super::text::{self, Output, Paint, Tone, age, count, escape, json_line, table};
 use super::{CommandError, Session};
@@ -11,7 +13,9 @@ use crate::fleet::control::BreakerState;
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
 use crate::process::interrupted;
-use crate::status::{Condition, GroupStatus, Snapshot, SubscriberStatus, collect};
+use crate::routing::Config;
+use crate::status::{Condition, GroupStatus, Snapshot, SubscriberStatus, collect, processes};
+use crate::store::{Keys, Redis};
 
 /// Show the inbox, the streams, what each subscriber owes, and who is alive.
 #[derive(Debug, clap::Args)]
@@ -30,7 +34,13 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
-    let session = Session::open(&args.common).await?;
+    let session = match Session::open(&args.common).await {
+        Err(error @ CommandError::Config(_)) => {
+            say_what_runs(&args.common).await;
+            return Err(error);
+        }
+        session => session?,
+    };
     let stop = interrupted();
     tokio::pin!(stop);
     loop {
@@ -47,6 +57,22 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
         tokio::select! {
             () = &mut stop => return Ok(Exit::Clean),
             () = tokio::time::sleep(args.interval.max(Duration::from_millis(100))) => {}
+        }
+    }
+}
+
+/// The file at hand is bad, and may be so since a moment ago: what the processes made of it is known
+/// all the same.
+async fn say_what_runs(common: &CommonArgs) {
+    let told = async {
+        let keys = Keys::new(Config::namespace_of(&common.config)?.as_deref());
+        let link = Redis::open(&common.redis_url)?.link();
+        Ok::<_, CommandError>(processes(&link, &keys).await?)
+    };
+    // What is wrong with the file is told in any case.
+    if let Ok(processes) = told.await {
+        for line in configurations::differences(&processes, Timestamp::now(), "") {
+            eprintln!("{line}");
         }
     }
 }
@@ -166,7 +192,7 @@ fn render(s: &Snapshot, at_hand: &str, paint: Paint) -> String {
             text += &(paint.tone(&line, Tone::Alarm) + "\n");
         }
     }
-    for line in configurations::differences(s, at_hand) {
+    for line in configurations::differences(&s.processes, s.at, at_hand) {
         text += &(paint.tone(&line, Tone::Alarm) + "\n");
     }
     if text

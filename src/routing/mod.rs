@@ -58,6 +58,20 @@ impl Config {
         format!("{:016x}", self.content_hash)
     }
 
+    /// The namespace that `routing.yaml` names, however wrong the rest of it is.
+    ///
+    /// # Errors
+    /// It cannot be told from the file.
+    pub fn namespace_of(path: &Path) -> Result<Option<String>, ConfigError> {
+        let bytes = read_bounded(path, MAX_FILE_BYTES).map_err(only)?;
+        let tree = Node::parse(path, as_text(path, &bytes)?).map_err(only)?;
+        let named = tree.get(&["namespace"]).map(|node| node.value.clone());
+        Ok(match named {
+            Some(Yaml::Scalar(serde_json::Value::String(name))) => Some(name),
+            _ => None,
+        })
+    }
+
     /// Loads `routing.yaml` and the schemas that it names, relative to its own folder.
     ///
     /// # Errors

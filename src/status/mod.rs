@@ -49,7 +49,7 @@ pub struct Snapshot {
 }
 
 /// The inbox and what the routers made of it since the counters began.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct RouterStatus {
     /// Events not routed yet.
     pub inbox: u64,
@@ -293,7 +293,10 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
 const WHO: [&str; 5] = ["nonce", "host", "pid", "version", "seen"];
 
 /// Who is alive, sorted by subscriber and name. (What ended while it was asked for is left out.)
-async fn processes(link: &Link, keys: &Keys) -> Result<Vec<ProcessStatus>, StoreError> {
+///
+/// # Errors
+/// Redis could not be asked.
+pub async fn processes(link: &Link, keys: &Keys) -> Result<Vec<ProcessStatus>, StoreError> {
     let found = store::scan(link, &keys.worker("*", "*"), Some("hash")).await?;
     let mut names: Vec<(String, String)> = found
         .iter()

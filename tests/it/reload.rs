@@ -159,14 +159,16 @@ fn every_process_tells_what_became_of_its_reload() {
             "{why}"
         );
     }
+    let said = fleet.ask(&["status"]).failed(78);
+    let runs = "configuration 1, another than that of routing.yaml here, is run by all 2 processes";
+    assert!(said.contains(runs) && said.contains("REFUSED "), "{said}");
+    assert!(said.contains("did you mean `routes`?"), "{said}");
     let at_hand = fleet.dir.path().join("good.yaml");
     let better = ROUTING.replace("lease: 1s", "lease: 2s");
     std::fs::write(&at_hand, &better).unwrap();
     let at_hand = at_hand.display().to_string();
     let text = fleet.ask(&["status", "--config", &at_hand]).ok();
-    let other =
-        "configuration 1, another than that of routing.yaml here, is run by all 2 processes";
-    assert!(text.contains(other), "{text}");
+    assert!(text.contains(runs), "{text}");
     assert!(
         text.contains("ago by probe-service p, router r: "),
         "{text}"
