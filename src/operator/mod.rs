@@ -6,6 +6,7 @@ mod audit;
 mod bench;
 mod check;
 mod child;
+mod completions;
 mod configurations;
 mod control;
 mod dead;
@@ -14,6 +15,7 @@ mod diff;
 mod entity;
 mod filter;
 mod group;
+mod man;
 mod ndjson;
 mod publish;
 mod rebuild;
@@ -40,7 +42,7 @@ use crate::store::{Keys, Link, Redis, StoreError};
 
 /// Run, watch and repair a fleet of workers on Redis Streams.
 #[derive(Debug, Parser)]
-#[command(name = "streamfleet", version, arg_required_else_help = true)]
+#[command(name = "streamfleet", version, arg_required_else_help = true, after_help = exit_codes())]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -64,10 +66,20 @@ enum Command {
     Trace(trace::Args),
     Dev(dev::Args),
     Bench(Box<bench::Args>),
+    Completions(completions::Args),
+    Man(man::Args),
+    #[command(hide = true)]
+    Complete(completions::WordsArgs),
     #[command(hide = true)]
     Child(child::Args),
     #[command(hide = true)]
     BenchRole(bench::RoleArgs),
+}
+
+/// The exit codes of every command.
+fn exit_codes() -> String {
+    let meanings = Exit::MEANINGS.map(|(code, what)| format!("  {code:<3} {what}"));
+    format!("Exit codes:\n{}", meanings.join("\n"))
 }
 
 /// Why a command failed.
@@ -146,6 +158,9 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Trace(args) => runtime.block_on(trace::run(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
         Command::Bench(args) => runtime.block_on(bench::run(*args)),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
+        Command::Complete(args) => runtime.block_on(completions::complete(args)),
         Command::Child(args) => child::become_child(&args),
         // A worker brings a runtime of its own.
         Command::BenchRole(args) => {

@@ -5,6 +5,11 @@ use std::path::PathBuf;
 
 use crate::routing::{Config, ConfigError};
 
+/// The routing.yaml that is used where none is named.
+pub(crate) const DEFAULT_CONFIG: &str = "routing.yaml";
+/// The Redis that is used where none is named.
+pub(crate) const DEFAULT_REDIS_URL: &str = "redis://127.0.0.1:6379";
+
 /// Where the configuration and Redis are.
 #[derive(Clone, clap::Args)]
 pub struct CommonArgs {
@@ -13,7 +18,7 @@ pub struct CommonArgs {
         long,
         value_name = "FILE",
         env = "STREAMFLEET_CONFIG",
-        default_value = "routing.yaml"
+        default_value = DEFAULT_CONFIG
     )]
     pub config: PathBuf,
     /// The Redis server: redis://host:port/db or unix:///path/to/socket.
@@ -22,7 +27,7 @@ pub struct CommonArgs {
         value_name = "URL",
         env = "STREAMFLEET_REDIS_URL",
         hide_env_values = true,
-        default_value = "redis://127.0.0.1:6379"
+        default_value = DEFAULT_REDIS_URL
     )]
     pub redis_url: String,
 }
@@ -54,7 +59,7 @@ pub struct ConfigArgs {
         long,
         value_name = "FILE",
         env = "STREAMFLEET_CONFIG",
-        default_value = "routing.yaml"
+        default_value = DEFAULT_CONFIG
     )]
     pub config: PathBuf,
 }

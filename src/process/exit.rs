@@ -23,6 +23,18 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// Every code and what it means, as help and manual pages say it.
+    pub const MEANINGS: [(u8, &str); 5] = [
+        (0, "done, or stopped as told"),
+        (1, "it failed, or the answer is no: there are findings"),
+        (2, "wrong usage"),
+        (69, "Redis cannot be reached; it may work later"),
+        (
+            78,
+            "the configuration, or a setting of Redis, must be changed first",
+        ),
+    ];
+
     /// The code for the operating system.
     pub fn code(self) -> u8 {
         match self {

@@ -11,6 +11,6 @@ mod startup;
 pub mod telemetry;
 
 pub use reload::{Reloader, Watch};
-pub(crate) use service::{Place, serve};
+pub(crate) use service::{Place, router_command, serve, worker_command};
 pub use service::{router_main, worker_main};
 pub use signals::{interrupted, stop_on_signal};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{Command, CommandFactory, FromArgMatches, Parser};
 use tokio::sync::watch;
 
 use super::args::CommonArgs;
@@ -74,6 +74,19 @@ struct WatchArgs {
         default_value_t
     )]
     watch: Watch,
+}
+
+/// What the router is told, for its manual page.
+pub(crate) fn router_command() -> Command {
+    RouterArgs::command().name("streamfleet-router")
+}
+
+/// What any worker is told, for the manual page that they share.
+pub(crate) fn worker_command() -> Command {
+    WorkerArgs::command().name("streamfleet-worker").about(
+        "Handles the events that routing.yaml sends to one subscriber. Every worker is a program of \
+         its own (inventory-worker, payment-worker, your own), and takes these options",
+    )
 }
 
 fn process_name(text: &str) -> Result<String, String> {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod completions;
 mod dead;
 mod diff;
 mod entity;
