@@ -27,6 +27,8 @@ pub struct Filter {
     pub reason: Option<String>,
     /// Only with this text in the error.
     pub error: Option<String>,
+    /// Only with this [fingerprint](Letter::fingerprint).
+    pub fingerprint: Option<String>,
     /// Only those that died then or later.
     pub since: Option<Timestamp>,
     /// Only those that died before.
@@ -40,6 +42,7 @@ impl Filter {
             && self.event_type.is_none()
             && self.reason.is_none()
             && self.error.is_none()
+            && self.fingerprint.is_none()
             && self.since.is_none()
             && self.until.is_none()
     }
@@ -56,6 +59,10 @@ impl Filter {
                 .error
                 .as_ref()
                 .is_none_or(|text| letter.error.contains(text))
+            && self
+                .fingerprint
+                .as_ref()
+                .is_none_or(|mark| *mark == letter.fingerprint())
     }
 
     /// The range of entry IDs: a letter's ID is when it died. Empty if none can fit.

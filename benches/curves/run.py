@@ -54,7 +54,7 @@ def bench(program, arguments):
     ran = subprocess.run([program, "bench", *arguments, "--output", "json"], capture_output=True, text=True)
     if ran.returncode != 0:
         raise Failed(f"bench {' '.join(arguments)}: {ran.stderr.strip() or f'ended with {ran.returncode}'}")
-    found = json.loads(ran.stdout)
+    found = json.loads(ran.stdout)["items"][0]
     del found["samples"]
     return exact(found)
 

@@ -41,7 +41,7 @@ def bench(program, redis, events, size, subscribers, stages):
         "--subscribers", subscribers, "--handlers", "none", "--stages", ",".join(stages), "--output", "json",
     ]
     found = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True).stdout
-    return {sample["stage"]: sample for sample in json.loads(found)["samples"] if sample["side"] == "ours"}
+    return {sample["stage"]: sample for sample in json.loads(found)["items"][0]["samples"] if sample["side"] == "ours"}
 
 
 def costs(*samples, seconds=None):

@@ -194,7 +194,7 @@ class Fleet:
     def status(self):
         command = [self.program, "status", "--output", "json"]
         found = subprocess.run(command, check=True, env=self.environment, stdout=subprocess.PIPE, text=True)
-        return json.loads(found.stdout)
+        return json.loads(found.stdout)["items"][0]
 
     def stop(self):
         for player in self.players.values():

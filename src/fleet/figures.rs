@@ -1,8 +1,21 @@
-//! How long the event store takes, in this process since its start. Signs of life carry it to
-//! `worker:<subscriber>:<name>`: `loads`, `loads_us`, `loads_max_us`, and the same of `appends`.
+//! What a process says of itself: how long the event store takes, in this process since its start,
+//! and whether it was told to stop. Signs of life carry it to `worker:<subscriber>:<name>`: `loads`,
+//! `loads_us`, `loads_max_us`, the same of `appends`, and `draining`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+static DRAINING: AtomicBool = AtomicBool::new(false);
+
+/// Notes that this process was told to stop.
+pub(crate) fn drain() {
+    DRAINING.store(true, Ordering::Relaxed);
+}
+
+/// Whether it was.
+pub(super) fn is_draining() -> bool {
+    DRAINING.load(Ordering::Relaxed)
+}
 
 /// Histories that were read.
 pub(crate) static LOADS: Figure = Figure::new(["loads", "loads_us", "loads_max_us"]);

@@ -1,5 +1,6 @@
 //! Who a process is, and whether it still is.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::RedisError;
@@ -18,6 +19,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(4);
 
 /// Field of `fleet`: the configuration that a router was the last to begin to route by.
 const ROUTING: &str = "routing";
+/// When this process announced itself first.
+static STARTED: LazyLock<jiff::Timestamp> = LazyLock::new(jiff::Timestamp::now);
 
 /// Who a process is within its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +98,8 @@ impl Identity {
             ("pid", std::process::id().to_string()),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("seen", jiff::Timestamp::now().to_string()),
+            ("started", STARTED.to_string()),
+            ("draining", u8::from(figures::is_draining()).to_string()),
         ]
         .into_iter()
         .chain(configuration::fields())

@@ -6,7 +6,8 @@ use std::num::NonZeroU32;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::text::{Output, Paint, Tone, escape, json_line, shorten, table};
+use super::answer::{Output, answer};
+use super::text::{Paint, Tone, escape, shorten, table};
 use super::{CommandError, Session};
 use crate::audit::{AuditFilter, Record, newest};
 use crate::process::args::CommonArgs;
@@ -27,7 +28,7 @@ pub(super) struct Args {
     /// How many at most.
     #[arg(long, value_name = "N", default_value = "50")]
     limit: NonZeroU32,
-    /// How to answer; JSON is one line per record.
+    /// How to answer.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -72,14 +73,9 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
             "the audit is off: nothing is recorded. Switch it on in routing.yaml: `audit: {{ maxlen: 100000 }}`"
         );
     }
-    let mut out = stdout().lock();
     let header = ["AT", "OUTCOME", "TYPE", "SOURCE", "STREAM", "EVENT"];
     let (mut rows, mut tones) = (table(&header), Vec::new());
     for record in &records {
-        if args.output == Output::Json {
-            out.write_all(json_line(&Shown::new(record))?.as_bytes())?;
-            continue;
-        }
         let or_dash = |text: &Option<String>, max| match text {
             Some(text) => shorten(text, max),
             None => "-".to_owned(),
@@ -95,11 +91,12 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
         let refused = record.outcome.starts_with("refused");
         tones.push(refused.then_some(Tone::Notice));
     }
-    if args.output == Output::Table {
-        match records.len() {
-            0 => writeln!(out, "no records")?,
-            _ => out.write_all(Paint::stdout().table(&rows, &tones).as_bytes())?,
+    match (args.output, records.len()) {
+        (Output::Table, 0) => writeln!(stdout(), "no records")?,
+        (Output::Table, _) => {
+            stdout().write_all(Paint::stdout().table(&rows, &tones).as_bytes())?;
         }
+        (output, _) => answer(output, "audit-records", records.iter().map(Shown::new))?,
     }
     if more {
         eprintln!("there are more: use --limit, or a filter");

@@ -5,7 +5,8 @@ use std::io::{Write, stdout};
 use serde_json::json;
 
 use super::CommandError;
-use super::text::{Output, Paint, Tone, count, json_line};
+use super::answer::{Output, answer};
+use super::text::{Paint, Tone, count};
 use crate::process::args::ConfigArgs;
 use crate::process::exit::Exit;
 use crate::routing::{self, Config, Problem, Severity};
@@ -27,10 +28,9 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<Exit, CommandError> {
-    let mut out = stdout().lock();
     if args.schema {
         let schema = serde_json::to_string_pretty(&routing::json_schema())?;
-        writeln!(out, "{schema}")?;
+        writeln!(stdout(), "{schema}")?;
         return Ok(Exit::Clean);
     }
     let (config, problems) = match Config::load(&args.file.config) {
@@ -41,15 +41,16 @@ pub(super) fn run(args: &Args) -> Result<Exit, CommandError> {
         Err(error) => (None, error.problems),
     };
     match args.output {
-        Output::Json => {
-            let answer = json!({ "usable": config.is_some(), "problems": problems });
-            out.write_all(json_line(&answer)?.as_bytes())?;
-        }
         Output::Table => {
+            let mut out = stdout().lock();
             for problem in &problems {
                 writeln!(out, "{}", shown(problem, Paint::stdout()))?;
             }
             writeln!(out, "{}", summary(&args.file, config.as_ref(), &problems))?;
+        }
+        output => {
+            let verdict = json!({ "usable": config.is_some(), "problems": problems });
+            answer(output, "check", [verdict])?;
         }
     }
     Ok(match config {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::names::Router;
 use super::text::{self, escape};
 use super::{CommandError, Session};
 use crate::fleet::control::{self, BreakerState, Control};
@@ -76,23 +77,15 @@ pub(super) async fn resume(args: ResumeArgs) -> Result<Exit, CommandError> {
 /// A session, if there is such a subscriber.
 async fn open(common: &CommonArgs, subscriber: &str) -> Result<Session, CommandError> {
     let session = Session::open(common).await?;
-    let routed = session.config.routing.subscriber(subscriber).is_some();
-    if routed {
-        return Ok(session);
-    }
-    let name = escape(subscriber);
     if subscriber == ROUTER {
         let message =
             "the router cannot be paused: stop it, and producers go on appending to the inbox";
         return Err(CommandError::Refused(message.into()));
     }
-    let groups = fleet::group_records(&session.link, &session.keys).await?;
-    match groups.keys().any(|(_, group)| group == subscriber) {
-        true => Ok(session),
-        false => Err(CommandError::Refused(format!(
-            "there is no subscriber {name}: see streamfleet status"
-        ))),
-    }
+    session
+        .expect_subscriber(subscriber, Router::DoesNot)
+        .await?;
+    Ok(session)
 }
 
 async fn read(session: &Session, subscriber: &str) -> Result<Control, CommandError> {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::text::{Output, Paint, Tone, age, count, escape, json_line, table};
+use super::answer::{Output, answer};
+use super::text::{Paint, Tone, age, count, escape, table};
 use super::{CommandError, Session};
 use crate::fleet;
 use crate::process::args::CommonArgs;
@@ -93,11 +94,13 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
         .collect();
     let cut = cuts(link, keys, (&old.routing, &new.routing), &names).await?;
     let report = Report::new(changes(old, &new), &snapshot, &new.routing, cut);
-    let text = match args.output {
-        Output::Json => json_line(&report)?,
-        Output::Table => render(&report, Paint::stdout()),
-    };
-    stdout().lock().write_all(text.as_bytes())?;
+    match args.output {
+        Output::Table => {
+            let text = render(&report, Paint::stdout());
+            stdout().lock().write_all(text.as_bytes())?;
+        }
+        output => answer(output, "diff", [&report])?,
+    }
     Ok(match report.harmless {
         true => Exit::Clean,
         false => Exit::Failure,

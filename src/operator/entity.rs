@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::text::{Output, Paint, Tone, count, escape, escape_json, human, json_line, table};
+use super::answer::{Output, answer};
+use super::text::{Paint, Tone, count, escape, escape_json, human, table};
 use super::{CommandError, Session};
 use crate::entities::{EntitySize, OpenSaga, entities, history, open_sagas, store_use};
 use crate::process::args::CommonArgs;
@@ -118,8 +119,6 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
     let found = entities(&session.link, &session.keys, args.entity.as_deref()).await?;
     let text = match (args.output, &args.entity) {
-        (Output::Json, Some(_)) => json_line(&found)?,
-        (Output::Json, None) => json_line(&kinds(&found))?,
         (Output::Table, Some(_)) => {
             let mut rows = table(&["ENTITY", "ID", ">EVENTS", ">BYTES"]);
             for one in &found {
@@ -136,6 +135,14 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
             }
             Paint::stdout().table(&rows, &[])
         }
+        (output, Some(_)) => {
+            answer(output, "entities", &found)?;
+            return Ok(Exit::Clean);
+        }
+        (output, None) => {
+            answer(output, "entity-kinds", kinds(&found))?;
+            return Ok(Exit::Clean);
+        }
     };
     stdout().lock().write_all(text.as_bytes())?;
     Ok(Exit::Clean)
@@ -144,9 +151,8 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
 async fn show_use(args: UseArgs) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
     let found = store_use(&session.link, &session.keys).await?;
-    let mut out = stdout().lock();
-    if args.output == Output::Json {
-        out.write_all(json_line(&found)?.as_bytes())?;
+    if args.output != Output::Table {
+        answer(args.output, "event-store-use", &found)?;
         return Ok(Exit::Clean);
     }
     let header = [
@@ -171,7 +177,7 @@ async fn show_use(args: UseArgs) -> Result<Exit, CommandError> {
                 .chain(figures),
         );
     }
-    out.write_all(Paint::stdout().table(&rows, &[]).as_bytes())?;
+    stdout().write_all(Paint::stdout().table(&rows, &[]).as_bytes())?;
     Ok(Exit::Clean)
 }
 
@@ -211,17 +217,17 @@ async fn show(args: ShowArgs, saga: bool) -> Result<Exit, CommandError> {
         true => open_sagas(&session.link, &session.keys, Some(&args.entity)).await?,
         false => Vec::new(),
     };
-    let mut out = stdout().lock();
-    if args.output == Output::Json {
+    if args.output != Output::Table {
         let told = events.iter().map(|event| Told {
             version: event.version,
             event_type: &event.event_type,
             at: event.at,
             data: &event.data,
         });
-        out.write_all(json_line(&told.collect::<Vec<_>>())?.as_bytes())?;
+        answer(args.output, "stored-events", told)?;
         return Ok(Exit::Clean);
     }
+    let mut out = stdout().lock();
     if saga {
         let found = open.iter().find(|open| open.id == args.id);
         out.write_all(headline(found, &events).as_bytes())?;
@@ -261,9 +267,8 @@ fn due(at: Timestamp) -> String {
 async fn list_sagas(args: SagaListArgs) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
     let open = open_sagas(&session.link, &session.keys, args.saga.as_deref()).await?;
-    let mut out = stdout().lock();
-    if args.output == Output::Json {
-        out.write_all(json_line(&open)?.as_bytes())?;
+    if args.output != Output::Table {
+        answer(args.output, "sagas", &open)?;
         return Ok(Exit::Clean);
     }
     let now = Timestamp::now();
@@ -280,6 +285,6 @@ async fn list_sagas(args: SagaListArgs) -> Result<Exit, CommandError> {
         ]);
         tones.push(deadline.is_some_and(|at| at < now).then_some(Tone::Notice));
     }
-    out.write_all(Paint::stdout().table(&rows, &tones).as_bytes())?;
+    stdout().write_all(Paint::stdout().table(&rows, &tones).as_bytes())?;
     Ok(Exit::Clean)
 }

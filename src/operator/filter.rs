@@ -22,6 +22,9 @@ pub(super) struct FilterArgs {
     /// Only letters with this text in their error.
     #[arg(long, value_name = "TEXT")]
     error: Option<String>,
+    /// Only letters of this group of `dead list --group`.
+    #[arg(long, value_name = "FINGERPRINT")]
+    fingerprint: Option<String>,
     /// Only letters that died since then: an RFC 3339 time, or how long ago, such as 2h.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
@@ -37,6 +40,7 @@ impl FilterArgs {
             event_type: self.event_type.clone(),
             reason: self.reason.clone(),
             error: self.error.clone(),
+            fingerprint: self.fingerprint.clone(),
             since: self.since,
             until: self.until,
         }

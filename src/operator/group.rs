@@ -2,7 +2,8 @@
 
 use std::io::{Write, stdout};
 
-use super::text::{Output, Paint, Tone, count, escape, json_line, table};
+use super::answer::{Output, answer};
+use super::text::{Paint, Tone, count, escape, table};
 use super::{CommandError, Session};
 use crate::fleet::{self, INBOX, ROUTER, WantedGroup};
 use crate::process::args::CommonArgs;
@@ -85,9 +86,8 @@ fn from(text: &str) -> Result<String, String> {
 async fn list(args: ListArgs) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
     let snapshot = collect(&session.link, &session.keys, &session.config.routing).await?;
-    let mut out = stdout().lock();
-    if args.output == Output::Json {
-        out.write_all(json_line(&snapshot.groups)?.as_bytes())?;
+    if args.output != Output::Table {
+        answer(args.output, "groups", &snapshot.groups)?;
         return Ok(Exit::Clean);
     }
     let (mut rows, mut tones) = (
@@ -112,7 +112,7 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
             _ => Some(Tone::Notice),
         });
     }
-    out.write_all(Paint::stdout().table(&rows, &tones).as_bytes())?;
+    stdout().write_all(Paint::stdout().table(&rows, &tones).as_bytes())?;
     Ok(Exit::Clean)
 }
 

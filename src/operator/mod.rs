@@ -2,12 +2,14 @@
 //! of the library below. What a command answers goes to standard output, everything about how
 //! it went to standard error.
 
+mod answer;
 mod audit;
 mod bench;
 mod check;
 mod child;
 mod completions;
 mod configurations;
+mod confirm;
 mod control;
 mod dead;
 mod dev;
@@ -16,7 +18,9 @@ mod entity;
 mod filter;
 mod group;
 mod man;
+mod names;
 mod ndjson;
+mod pending;
 mod publish;
 mod rebuild;
 mod scheduled;
@@ -25,6 +29,7 @@ mod stand_in;
 mod status;
 mod text;
 mod trace;
+mod workers;
 
 use std::io;
 use std::path::PathBuf;
@@ -54,6 +59,8 @@ enum Command {
     Diff(diff::Args),
     Publish(publish::Args),
     Status(status::Args),
+    Pending(pending::Args),
+    Workers(workers::Args),
     Dead(dead::Args),
     Audit(audit::Args),
     Scheduled(scheduled::Args),
@@ -146,6 +153,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Diff(args) => runtime.block_on(diff::run(args)),
         Command::Publish(args) => runtime.block_on(publish::run(args)),
         Command::Status(args) => runtime.block_on(status::run(args)),
+        Command::Pending(args) => runtime.block_on(pending::run(args)),
+        Command::Workers(args) => runtime.block_on(workers::run(args)),
         Command::Dead(args) => runtime.block_on(dead::run(args)),
         Command::Audit(args) => runtime.block_on(audit::run(args)),
         Command::Scheduled(args) => runtime.block_on(scheduled::run(args)),

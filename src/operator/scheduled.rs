@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::text::{Output, Paint, age, count, escape, json_line, shorten, table};
+use super::answer::{Output, answer};
+use super::confirm::YesArgs;
+use super::text::{Paint, age, count, escape, shorten, table};
 use super::{CommandError, Session};
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
@@ -35,7 +37,7 @@ struct ListArgs {
     /// How many at most.
     #[arg(long, value_name = "N", default_value = "50")]
     limit: NonZeroU32,
-    /// How to answer; JSON is one line per event.
+    /// How to answer.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -49,6 +51,8 @@ struct CancelArgs {
     /// IDs of events, as `scheduled list` shows them.
     #[arg(required = true, value_name = "EVENT_ID")]
     ids: Vec<Uuid>,
+    #[command(flatten)]
+    yes: YesArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
@@ -87,17 +91,9 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
     let mut events = scheduled.list(limit.saturating_add(1)).await?;
     let more = events.len() > limit;
     events.truncate(limit);
-    let mut out = stdout().lock();
     let mut rows = table(&["DUE", ">IN", "TYPE", "EVENT"]);
     let now = Timestamp::now();
     for event in &events {
-        if args.output == Output::Json {
-            let line = json_line(&Shown::new(event))?;
-            // A line break inside would end the line of the answer.
-            let line = line.trim_end().replace(['\n', '\r'], " ");
-            writeln!(out, "{line}")?;
-            continue;
-        }
         let left = event.due.duration_since(now).as_millis();
         rows.add_row([
             event.due.to_string(),
@@ -109,11 +105,10 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
             escape(&event.id),
         ]);
     }
-    if args.output == Output::Table {
-        match events.len() {
-            0 => writeln!(out, "no scheduled events")?,
-            _ => out.write_all(Paint::stdout().table(&rows, &[]).as_bytes())?,
-        }
+    match (args.output, events.len()) {
+        (Output::Table, 0) => writeln!(stdout(), "no scheduled events")?,
+        (Output::Table, _) => stdout().write_all(Paint::stdout().table(&rows, &[]).as_bytes())?,
+        (output, _) => answer(output, "scheduled-events", events.iter().map(Shown::new))?,
     }
     if more {
         eprintln!("there are more: use --limit");
@@ -125,6 +120,9 @@ async fn cancel(args: CancelArgs) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
     let scheduled = ScheduledEvents::new(session.link, &session.keys);
     let ids: Vec<_> = args.ids.iter().map(Uuid::to_string).collect();
+    let events = count(ids.len() as u64, "scheduled event");
+    args.yes
+        .confirm(&format!("{events} will never be delivered"))?;
     let cancelled = scheduled.cancel(&ids).await?;
     for (id, _) in ids.iter().zip(&cancelled).filter(|(_, done)| !**done) {
         eprintln!(

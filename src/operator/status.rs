@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::answer::{Output, answer};
 use super::configurations;
-use super::text::{self, Output, Paint, Tone, age, count, escape, json_line, table};
+use super::text::{self, Paint, Tone, age, count, escape, table};
 use super::{CommandError, Session};
 use crate::fleet::INBOX;
 use crate::fleet::control::BreakerState;
@@ -28,7 +29,7 @@ pub(super) struct Args {
     /// How often, with --watch.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = super::duration, requires = "watch")]
     interval: Duration,
-    /// How to answer; with --watch, JSON is one line each time.
+    /// How to answer; with --watch, JSON is one document each time.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -78,12 +79,12 @@ async fn say_what_runs(common: &CommonArgs) {
 }
 
 fn show(snapshot: &Snapshot, args: &Args, at_hand: &str) -> Result<(), CommandError> {
-    let text = match args.output {
-        Output::Json => json_line(snapshot)?,
-        Output::Table => render(snapshot, at_hand, Paint::stdout()),
-    };
+    if args.output != Output::Table {
+        return answer(args.output, "status", [snapshot]);
+    }
+    let text = render(snapshot, at_hand, Paint::stdout());
     let mut out = stdout().lock();
-    if args.watch && args.output == Output::Table && out.is_terminal() {
+    if args.watch && out.is_terminal() {
         out.write_all(b"\x1b[H\x1b[2J")?;
     }
     out.write_all(text.as_bytes())?;

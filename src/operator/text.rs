@@ -7,22 +7,11 @@ use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::fleet::control::Pause;
 pub(super) use crate::text::escape;
 use crate::text::is_unsafe;
-
-/// How a command answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Output {
-    /// For people.
-    #[default]
-    Table,
-    /// For programs.
-    Json,
-}
 
 /// At most `max` characters of it, escaped.
 pub(super) fn shorten(text: &str, max: usize) -> String {
@@ -46,11 +35,6 @@ pub(super) fn escape_json(json: &str) -> String {
         }
     }
     safe
-}
-
-/// One line of JSON.
-pub(super) fn json_line(value: &impl Serialize) -> Result<String, serde_json::Error> {
-    serde_json::to_string(value).map(|json| escape_json(&json) + "\n")
 }
 
 /// Indents valid JSON without touching its numbers and strings.

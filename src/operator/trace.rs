@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::text::{Output, Paint, Tone, count, escape, human, json_line, shorten};
+use super::answer::{Output, answer};
+use super::text::{Paint, Tone, count, escape, human, shorten};
 use super::{CommandError, Session};
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
@@ -57,15 +58,21 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
         )));
     };
     let took_ms = tree.ended.ms.saturating_sub(tree.began.ms);
-    let text = match args.output {
-        Output::Json => json_line(&Shown {
-            correlation_id,
-            took_ms,
-            events: &tree.roots,
-        })?,
-        Output::Table => draw(&tree, correlation_id, took_ms, Paint::stdout()),
-    };
-    stdout().write_all(text.as_bytes())?;
+    match args.output {
+        Output::Table => {
+            let text = draw(&tree, correlation_id, took_ms, Paint::stdout());
+            stdout().write_all(text.as_bytes())?;
+        }
+        output => {
+            let events = &tree.roots;
+            let flow = Shown {
+                correlation_id,
+                took_ms,
+                events,
+            };
+            answer(output, "flow", [flow])?;
+        }
+    }
     if cut {
         eprintln!("only the newest {MAX_HOPS} hops or so are kept: what was before is not shown");
     }

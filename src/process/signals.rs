@@ -22,6 +22,7 @@ pub async fn interrupted() {
 pub async fn stop_on_signal(finish: CancellationToken, end: CancellationToken) {
     interrupted().await;
     tracing::info!("stopping: finishing what was started");
+    crate::fleet::figures::drain();
     finish.cancel();
     interrupted().await;
     tracing::warn!("stopping at once");

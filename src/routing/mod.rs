@@ -22,8 +22,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 pub use self::changes::{Change, How, Setting, What, changes};
 pub use self::model::json_schema;
-pub(crate) use self::problem::read_bounded;
 pub use self::problem::{ConfigError, Problem, Severity};
+pub(crate) use self::problem::{did_you_mean, read_bounded};
 pub use self::table::{
     AuditSettings, BreakerSettings, Limits, Route, Routing, Start, StreamSettings,
     SubscriberSettings,

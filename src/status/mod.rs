@@ -6,7 +6,9 @@
 
 mod history;
 mod orphans;
+mod pending;
 mod read;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,8 +17,10 @@ use redis::{FromRedisValue, RedisError, Value};
 use serde::Serialize;
 
 pub use self::history::{Cut, cuts};
-pub use self::orphans::{Orphan, Owed, left_behind, orphans};
+pub use self::orphans::{Debt, Orphan, left_behind, orphans};
+pub use self::pending::{Holder, Owed, owed};
 use self::read::{Answers, Names, Position, Read, ask};
+pub use self::workers::{State, WorkerStatus, workers};
 use crate::fleet::control::Control;
 use crate::fleet::{self, Configuration, INBOX, ROUTER};
 use crate::routing::Routing;

@@ -23,12 +23,12 @@ pub struct Orphan {
     /// Its name.
     pub subscriber: String,
     /// By stream, where it owes anything.
-    pub owes: Vec<Owed>,
+    pub owes: Vec<Debt>,
 }
 
 /// What a subscriber owes on one stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Owed {
+pub struct Debt {
     /// The stream, without namespace.
     pub stream: String,
     /// Entries it has not read; unknown where Redis cannot tell.
@@ -83,7 +83,7 @@ pub fn orphans(groups: &[GroupStatus], routing: &Routing) -> Vec<Orphan> {
         if !left || routing.served(&group.subscriber).is_some() {
             continue;
         }
-        let owed = Owed {
+        let owed = Debt {
             stream: group.stream.clone(),
             waiting: group.waiting,
             pending: group.pending(),
@@ -103,7 +103,7 @@ pub fn orphans(groups: &[GroupStatus], routing: &Routing) -> Vec<Orphan> {
     orphans
 }
 
-impl fmt::Display for Owed {
+impl fmt::Display for Debt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             stream,
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_is_owed_is_told_with_what_to_do() {
-        let owed = |stream: &str, waiting, pending, retrying| Owed {
+        let owed = |stream: &str, waiting, pending, retrying| Debt {
             stream: stream.into(),
             waiting,
             pending,

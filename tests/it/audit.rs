@@ -84,7 +84,7 @@ fn every_outcome_is_recorded() {
 
     let lines = |args: &[&str]| {
         let args = [&["audit", "--output", "json"], args].concat();
-        fleet.ask(&args).json_lines()
+        fleet.ask(&args).items()
     };
     let of_one = lines(&["--event", &id(&sent)]);
     let shown: Vec<_> = of_one.iter().map(|r| r["outcome"].clone()).collect();

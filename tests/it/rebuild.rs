@@ -401,7 +401,7 @@ fn a_rebuild_that_is_killed_leaves_one_whole_model() {
     assert_eq!(shop.rebuild_until("rebuild.gathered"), None, "killed");
     assert_eq!(shop.model(), corrupted);
     // While the shadow is there, nothing that it has yet to read is trimmed, and it is no alarm.
-    let groups = shop.ask(&["group", "list", "--output", "json"]).json();
+    let groups = shop.ask(&["group", "list", "--output", "json"]).list();
     let shadows = groups.as_array().unwrap().iter();
     let shadows: Vec<_> = shadows.filter(|g| g["condition"] == "shadow").collect();
     assert_eq!(shadows.len(), 2, "{groups}");

@@ -155,7 +155,15 @@ fn a_killed_service_and_a_repeated_import_change_no_number() {
     import(&fleet, 1_000_000);
     fleet.drained();
     // 49 events: 45 are dropped, and 4 refused again.
-    let discard = ["dead", "discard", "--subscriber", "router", "--limit", "4"];
+    let discard = [
+        "dead",
+        "discard",
+        "--subscriber",
+        "router",
+        "--limit",
+        "4",
+        "--yes",
+    ];
     fleet.ask(&discard).ok();
     compare(&fleet, &gateway, 1_000_000);
     assert_eq!(fleet.cli::<u64>("HGET stats:router duplicates"), 45);

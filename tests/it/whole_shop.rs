@@ -253,7 +253,7 @@ impl Day {
                 continue; // never received
             }
             let (mut available, mut told) = (0, 0);
-            for event in history.json().as_array().unwrap() {
+            for event in history.items() {
                 let quantity = event["data"]["quantity"].as_i64().unwrap();
                 available += match event["type"].as_str().unwrap() {
                     "Stock.Reserved" => -quantity,
@@ -463,7 +463,7 @@ fn every_read_model_is_rebuilt_while_orders_flow() {
     eventually(
         "a sign of life tells what the event store was asked",
         || {
-            let told = day.fleet.ask(&["entity", "use", "--output", "json"]).json();
+            let told = day.fleet.ask(&["entity", "use", "--output", "json"]).list();
             let mut workers = told.as_array().unwrap().iter();
             let order = workers.find(|worker| worker["subscriber"] == "order-service")?;
             let count = |what: &str| order[what]["count"].as_u64().unwrap();

@@ -30,19 +30,36 @@ impl Ran {
         self.err
     }
 
-    /// Its answer as JSON, one value per line.
+    /// What is in the envelope of its answer.
     #[track_caller]
-    pub fn json_lines(self) -> Vec<Value> {
-        let line = |line: &str| serde_json::from_str(line).unwrap();
-        self.ok().lines().map(line).collect()
+    pub fn items(self) -> Vec<Value> {
+        items(&self.ok())
     }
 
-    /// Its answer as one value of JSON.
+    /// The same as one value.
+    #[track_caller]
+    pub fn list(self) -> Value {
+        self.items().into()
+    }
+
+    /// The only thing in the envelope of its answer.
     #[track_caller]
     pub fn json(self) -> Value {
-        let mut lines = self.json_lines();
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        lines.remove(0)
+        let mut items = self.items();
+        assert_eq!(items.len(), 1, "{items:?}");
+        items.remove(0)
+    }
+}
+
+/// What is in the envelope of an answer with `--output json`.
+#[track_caller]
+pub fn items(answer: &str) -> Vec<Value> {
+    let mut envelope: Value = serde_json::from_str(answer).unwrap();
+    assert_eq!(envelope["version"], 1, "{envelope}");
+    assert!(envelope["kind"].is_string(), "{envelope}");
+    match envelope["items"].take() {
+        Value::Array(items) => items,
+        other => panic!("{other} is no list"),
     }
 }
 

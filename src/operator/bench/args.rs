@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 
-use super::super::text::Output;
+use super::super::answer::Output;
 use super::roles::{Kind, MILLION};
 use super::stage::{Job, Scale, Stage};
 use super::workload::{MAX_BYTES, MAX_TYPES, Workload};

@@ -49,9 +49,10 @@ use self::stage::{Bench, Sample, Scale, Side, Stage};
 use self::targets::{RoleFigures, Target, roles, targets};
 use self::workload::{NAMESPACE, Shape, Workload, recipients};
 use super::CommandError;
+use super::answer::{Output, answer, one_line};
 use super::child::{ROUTER, beside_us};
 use super::server::Server;
-use super::text::{Output, Paint, json_line};
+use super::text::Paint;
 use crate::process::exit::Exit;
 use crate::process::interrupted;
 
@@ -242,7 +243,7 @@ impl Args {
             memory,
             samples,
         };
-        let json = json_line(&findings)?;
+        let json = one_line(&findings)? + "\n";
         let write = |path: &PathBuf, text: &str| {
             fs::write(path, text).map_err(|cause| CommandError::File {
                 path: path.clone(),
@@ -255,11 +256,13 @@ impl Args {
         if let Some(path) = &self.chart {
             write(path, &chart::svg(machine, &outcomes, samples))?;
         }
-        let text = match self.output {
-            Output::Json => json,
-            Output::Table => show::report(Paint::stdout(), &findings),
-        };
-        stdout().write_all(text.as_bytes())?;
+        match self.output {
+            Output::Table => {
+                let text = show::report(Paint::stdout(), &findings);
+                stdout().write_all(text.as_bytes())?;
+            }
+            output => answer(output, "bench", [findings])?,
+        }
         Ok(())
     }
 }

@@ -46,9 +46,9 @@ pub(super) fn want(root: &Command, words: &[String]) -> Want {
         None => ("", words),
     };
     let (mut command, mut position, mut value_of) = (root, 0, None::<&Arg>);
-    let mut words = before.iter().map(String::as_str).peekable();
+    let words = before.iter().map(String::as_str);
     let mut bare = false;
-    while let Some(word) = words.next() {
+    for word in words {
         if value_of.is_some() {
             // bash makes three words of `--output=json`.
             if word != "=" {
@@ -167,10 +167,12 @@ fn these(typed: &str, found: impl Iterator<Item = (String, String)>) -> Want {
     Want::These(found.collect())
 }
 
-/// The first line of a help, without what a shell could take for its own.
+/// The first sentence of a help, without what a shell could take for its own.
 fn about(help: Option<&clap::builder::StyledStr>) -> String {
     let text = help.map(ToString::to_string).unwrap_or_default();
-    text.lines().next().unwrap_or_default().replace('\t', " ")
+    let line = text.lines().next().unwrap_or_default();
+    let sentence = line.split_once(". ").map_or(line, |(first, _)| first);
+    sentence.replace('\t', " ")
 }
 
 #[cfg(test)]

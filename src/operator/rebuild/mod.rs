@@ -18,8 +18,9 @@ use tokio::time::Instant;
 use self::drive::{Drive, Settings};
 use self::show::Progress;
 use self::turn::Turn;
+use super::answer::{Output, answer};
 use super::child;
-use super::text::{Output, count, escape, json_line};
+use super::text::{count, escape};
 use super::{CommandError, Session};
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
@@ -130,9 +131,9 @@ async fn under_turn(
                 stdout(),
                 "removed {left_behind} of rebuilds of {subscriber}"
             )?,
-            Output::Json => {
-                let answer = serde_json::json!({"groups": left.groups, "keys": left.keys});
-                stdout().write_all(json_line(&answer)?.as_bytes())?;
+            output => {
+                let removed = serde_json::json!({"groups": left.groups, "keys": left.keys});
+                answer(output, "rebuild-removed", [removed])?;
             }
         }
         return Ok(Exit::Clean);
@@ -183,7 +184,7 @@ async fn under_turn(
     let summary = show::Summary::new(&shadow, &done, args.allow_incomplete, began.elapsed());
     match args.output {
         Output::Table => stdout().write_all(summary.text().as_bytes())?,
-        Output::Json => stdout().write_all(json_line(&summary)?.as_bytes())?,
+        output => answer(output, "rebuild", [summary])?,
     }
     Ok(Exit::Clean)
 }

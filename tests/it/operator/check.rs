@@ -1,6 +1,7 @@
 //! `streamfleet check`.
 
 use crate::support::Fleet;
+use crate::support::cli::items;
 use crate::support::fleet::ROUTING;
 
 #[test]
@@ -60,7 +61,7 @@ fn every_problem_is_reported_at_once_and_where_it_is() {
 
     let ran = fleet.ask(&["check", "--output", "json"]);
     assert_eq!(ran.code, Some(78));
-    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let json = items(&ran.out).remove(0);
     assert_eq!(json["usable"], false);
     let problems = json["problems"].as_array().unwrap();
     let errors = problems.iter().filter(|p| p["severity"] == "error");

@@ -83,7 +83,7 @@ fn bash_offers_what_the_command_says() {
     };
     assert_eq!(offered("pau"), ["pause"]);
     assert_eq!(offered("pause pr"), ["probe-service"]);
-    assert_eq!(offered("status --output = js"), ["json"]);
+    assert_eq!(offered("status --output = js"), ["json", "jsonl"]);
     assert_eq!(offered("check --config routing.y"), ["routing.yaml"]);
 }
 

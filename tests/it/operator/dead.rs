@@ -31,7 +31,7 @@ fn five_letters() -> (Fleet, [Process; 3]) {
 
 fn listed(fleet: &Fleet, filter: &[&str]) -> Vec<Value> {
     let args = [&["dead", "list", "--output", "json"], filter].concat();
-    fleet.ask(&args).json_lines()
+    fleet.ask(&args).items()
 }
 
 #[test]
@@ -145,22 +145,89 @@ fn letters_are_thrown_away_only_as_told() {
         "a dry run changes nothing"
     );
 
-    assert_eq!(fleet.ask(&rejected).ok(), "discarded 2 letters\n");
+    let said = fleet.ask(&rejected).failed(1);
+    assert!(said.contains("add --yes if it is meant"), "{said}");
+    assert_eq!(listed(&fleet, &[]).len(), 5, "nobody said yes");
+    let meant = [&rejected[..], &["--yes"]].concat();
+    assert_eq!(fleet.ask(&meant).ok(), "discarded 2 letters\n");
     assert_eq!(listed(&fleet, &[]).len(), 3);
     let id = listed(&fleet, &["--reason", "exhausted"])[0]["id"].to_string();
     let id = id.trim_matches('"');
-    let ran = fleet.ask(&["dead", "discard", id, "1-1"]);
+    let ran = fleet.ask(&["dead", "discard", id, "1-1", "--yes"]);
     assert_eq!(ran.out, "discarded 1 letter\n");
     assert!(ran.failed(1).contains("1-1: there is no such dead letter"));
-    let one = ["dead", "discard", "--all", "--limit", "1"];
+    let one = ["dead", "discard", "--all", "--limit", "1", "--yes"];
     assert_eq!(fleet.ask(&one).ok(), "discarded 1 letter\n");
     assert_eq!(
-        fleet.ask(&["dead", "discard", "--all"]).ok(),
+        fleet.ask(&["dead", "discard", "--all", "--yes"]).ok(),
         "discarded 1 letter\n"
     );
     assert!(listed(&fleet, &[]).is_empty());
     let said = fleet.ask(&["dead", "discard"]).failed(2);
     assert!(said.contains("Give IDs, a filter, or --all"), "{said}");
+}
+
+#[test]
+fn letters_of_the_same_failure_are_one_group() {
+    let fleet = Fleet::new();
+    let _processes = [fleet.router("r"), fleet.worker("probe-service", "p")];
+    let say = |text: String| event(json!({"do": "say", "text": text}));
+    let lost = (1..=4).map(|n| say(format!("order {n}00 of 2026-01-0{n}T10:00:00Z is lost")));
+    let events: Vec<_> = lost.chain([say("something else".into())]).collect();
+    fleet.publish(&events);
+    eventually("five letters", || {
+        (fleet.dead("probe-service").len() == 5).then_some(())
+    });
+    let groups = fleet
+        .ask(&["dead", "list", "--group", "--output", "json"])
+        .items();
+    let told: Vec<_> = groups
+        .iter()
+        .map(|g| g["count"].as_u64().unwrap())
+        .collect();
+    assert_eq!(told, [4, 1], "{groups:?}");
+    let lost = &groups[0];
+    assert_eq!(
+        (&lost["subscriber"], &lost["reason"]),
+        (&json!("probe-service"), &json!("rejected"))
+    );
+    assert!(lost["first"].as_str().unwrap() <= lost["last"].as_str().unwrap());
+    // Its example is one of them, and its fingerprint finds all of them.
+    let mark = lost["fingerprint"].as_str().unwrap();
+    let letters = listed(&fleet, &["--fingerprint", mark]);
+    assert_eq!(letters.len(), 4);
+    assert!(
+        letters.iter().any(|letter| letter["id"] == lost["example"]),
+        "{lost}"
+    );
+    let text = fleet.ask(&["dead", "list", "--group", "--limit", "1"]);
+    assert!(text.err.contains("there are 1 more group"), "{text:?}");
+    assert!(
+        text.out.lines().nth(1).unwrap().starts_with(mark),
+        "{text:?}"
+    );
+    let discard = ["dead", "discard", "--fingerprint", mark, "--yes"];
+    assert_eq!(fleet.ask(&discard).ok(), "discarded 4 letters\n");
+}
+
+#[test]
+fn a_slip_in_a_name_is_told_and_a_line_per_letter_has_its_envelope() {
+    let (fleet, _processes) = five_letters();
+    let slip = fleet.ask(&["dead", "list", "--subscriber", "prob-service"]);
+    assert!(slip.err.contains("did you mean probe-service?"), "{slip:?}");
+    slip.ok();
+    let said = fleet.ask(&["dead", "show", "routr", "1-1"]).failed(1);
+    assert!(said.contains("did you mean router?"), "{said}");
+    let lines = fleet.ask(&["dead", "list", "--output", "jsonl"]).ok();
+    assert_eq!(lines.lines().count(), 5);
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&line["version"], &line["kind"]),
+            (&json!(1), &json!("dead-letters"))
+        );
+        assert!(line["item"]["id"].is_string(), "{line}");
+    }
 }
 
 /// Nothing from an event reaches a terminal as a control character or turns its text around.

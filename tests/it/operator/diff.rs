@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::cli::items;
 use crate::support::fleet::{ROUTING, typed};
 use crate::support::{Fleet, event, eventually};
 
@@ -55,7 +56,7 @@ fn what_would_be_left_behind_or_cut_is_told_before_it_is() {
     let snapshot = fleet.snapshot();
     let ran = fleet.ask(&["diff", &file, "--output", "json"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    let report = &items(&ran.out)[0];
     assert_eq!(report["harmless"], false);
     let change = |name| find(&report["changes"], "name", name);
     assert_eq!(change("Test.Happened")["gains"], json!(["late-service"]));

@@ -38,7 +38,7 @@ fn entities_are_counted_by_kind_and_listed() {
     assert_eq!(rows[2][..3], ["Stock", "1", "1"]);
     let listed = fleet
         .ask(&["entity", "list", "Order", "--output", "json"])
-        .json();
+        .list();
     let ids: Vec<_> = listed
         .as_array()
         .unwrap()
@@ -51,7 +51,7 @@ fn entities_are_counted_by_kind_and_listed() {
     assert_eq!(
         fleet
             .ask(&["entity", "list", "Ghost", "--output", "json"])
-            .json(),
+            .list(),
         json!([])
     );
 }
@@ -64,7 +64,7 @@ fn a_history_is_shown_with_every_digit_and_nothing_unsafe() {
     assert!(!text.contains('\u{1b}'), "{text}");
     let shown = fleet
         .ask(&["entity", "show", "Order", "7", "--output", "json"])
-        .json();
+        .list();
     assert_eq!(shown[1]["version"], 2);
     assert_eq!(shown[1]["type"], "Order.Placed");
     let none = fleet.ask(&["entity", "show", "Order", "8"]).failed(1);
@@ -77,7 +77,7 @@ fn a_history_is_shown_with_every_digit_and_nothing_unsafe() {
 #[test]
 fn sagas_under_way_are_listed_and_shown() {
     let fleet = fleet();
-    let open = fleet.ask(&["saga", "list", "--output", "json"]).json();
+    let open = fleet.ask(&["saga", "list", "--output", "json"]).list();
     let ids: Vec<_> = open
         .as_array()
         .unwrap()
@@ -105,7 +105,7 @@ fn sagas_under_way_are_listed_and_shown() {
 fn what_workers_ask_of_the_event_store_is_shown() {
     let fleet = fleet();
     assert_eq!(
-        fleet.ask(&["entity", "use", "--output", "json"]).json(),
+        fleet.ask(&["entity", "use", "--output", "json"]).list(),
         json!([])
     );
     let _: u64 =

@@ -7,7 +7,7 @@ use crate::support::{Fleet, event, eventually};
 
 /// The condition of a group; nothing if it is not listed.
 fn condition(fleet: &Fleet, stream: &str, subscriber: &str) -> Option<String> {
-    let groups = fleet.ask(&["group", "list", "--output", "json"]).json();
+    let groups = fleet.ask(&["group", "list", "--output", "json"]).list();
     let mut groups = groups.as_array().unwrap().iter();
     let group = groups.find(|g| g["stream"] == stream && g["subscriber"] == subscriber)?;
     Some(group["condition"].as_str().unwrap().to_owned())
@@ -196,7 +196,7 @@ fn a_group_is_retired_only_when_nobody_needs_it() {
     }
     let groups: Vec<Value> = fleet
         .ask(&["group", "list", "--output", "json"])
-        .json()
+        .list()
         .as_array()
         .unwrap()
         .clone();

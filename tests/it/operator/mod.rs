@@ -8,6 +8,7 @@ mod diff;
 mod entity;
 mod group;
 mod outside;
+mod pending;
 mod publish;
 mod redrive;
 mod scheduled;

@@ -114,11 +114,7 @@ fn a_namespace_comes_before_every_key() {
     }
     let refused = ["publish", "Nobody.Knows", "--data", "{}", "--no-validate"];
     fleet.ask(&refused).ok();
-    let dead = || {
-        fleet
-            .ask(&["dead", "list", "--output", "json"])
-            .json_lines()
-    };
+    let dead = || fleet.ask(&["dead", "list", "--output", "json"]).items();
     eventually("both are dead", || (dead().len() == 2).then_some(()));
     fleet.ask(&["dead", "redrive", "--all"]).ok();
     eventually("both have died again", || {
@@ -128,7 +124,7 @@ fn a_namespace_comes_before_every_key() {
     let status = fleet.ask(&["status", "--output", "json"]).json();
     assert_eq!(status["router"]["routed"], 2);
     assert_eq!(fleet.cli::<u64>("HLEN shop:probe-service:handled"), 1);
-    let groups = fleet.ask(&["group", "list", "--output", "json"]).json();
+    let groups = fleet.ask(&["group", "list", "--output", "json"]).list();
     let groups = groups.as_array().unwrap();
     assert!(groups.iter().all(|g| g["condition"] == "ok"), "{groups:#?}");
     // The probe itself notes its starts outside of it.

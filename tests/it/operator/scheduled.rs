@@ -31,14 +31,14 @@ fn scheduled_events_are_listed_counted_and_cancelled() {
     });
 
     let listed = fleet.ask(&["scheduled", "list", "--output", "json"]);
-    let listed = listed.json_lines();
+    let listed = listed.items();
     let order: Vec<_> = listed.iter().map(|e| e["event_id"].clone()).collect();
     assert_eq!(order, [1, 0, 2].map(|n: usize| json!(id(&events[n]))));
     assert_eq!(listed[0]["event_type"], "More.Happened");
     assert_eq!(listed[1]["event"], events[0]);
     let two = fleet.ask(&["scheduled", "list", "--limit", "2", "--output", "json"]);
     assert!(two.err.contains("there are more"), "{two:?}");
-    assert_eq!(two.json_lines().len(), 2);
+    assert_eq!(two.items().len(), 2);
     let text = fleet.ask(&["scheduled", "list"]).ok();
     let row = text.lines().nth(1).unwrap();
     assert!(
@@ -56,10 +56,23 @@ fn scheduled_events_are_listed_counted_and_cancelled() {
     let text = fleet.ask(&["status"]).ok();
     assert!(text.contains("duplicates 0, scheduled 3;"), "{text}");
 
-    let cancelled = fleet.ask(&["scheduled", "cancel", &id(&events[1]), &id(&events[2])]);
+    let cancel = ["scheduled", "cancel", &id(&events[1]), &id(&events[2])];
+    let said = fleet.ask(&cancel).failed(1);
+    assert!(
+        said.contains("2 scheduled events will never be delivered. This cannot be undone"),
+        "{said}"
+    );
+    assert_eq!(scheduled(&fleet), 3, "nobody said yes");
+    let cancelled = fleet.ask(&[&cancel[..], &["--yes"]].concat());
     assert_eq!(cancelled.ok(), "cancelled 2 scheduled events\n");
     assert_eq!(scheduled(&fleet), 1);
-    let cancelled = fleet.ask(&["scheduled", "cancel", &id(&events[0]), &id(&events[1])]);
+    let cancelled = fleet.ask(&[
+        "scheduled",
+        "cancel",
+        "--yes",
+        &id(&events[0]),
+        &id(&events[1]),
+    ]);
     assert_eq!(cancelled.out, "cancelled 1 scheduled event\n");
     let said = cancelled.failed(1);
     assert!(

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::cli::streamfleet;
+use crate::support::cli::{items, streamfleet};
 use crate::support::fleet::{ROUTING, typed};
 use crate::support::{Fleet, event, eventually};
 
@@ -153,8 +153,8 @@ fn watching_goes_on_until_it_is_told_to_stop() {
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     for line in lines.take(3) {
-        let snapshot: Value = serde_json::from_str(&line.unwrap()).unwrap();
-        assert_eq!(snapshot["drained"], true);
+        let snapshots = items(&line.unwrap());
+        assert_eq!(snapshots[0]["drained"], true);
     }
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();

@@ -3,6 +3,8 @@
 //! Redis: `dead:<subscriber>`, `dead:router`. A letter has everything that is needed to
 //! understand it and to redrive it.
 
+mod fingerprint;
+
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -205,6 +207,12 @@ impl Letter {
             died: text("died").unwrap_or_default(),
             extra: Fields(extra.collect()),
         }
+    }
+
+    /// What tells this kind of failure from others: the same for letters of the same reason whose
+    /// errors differ in numbers and IDs only.
+    pub fn fingerprint(&self) -> String {
+        fingerprint::of(&self.reason, &self.error)
     }
 
     /// Whether it was refused at the door, so that a redrive goes through the inbox again.
