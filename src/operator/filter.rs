@@ -48,7 +48,7 @@ impl FilterArgs {
 }
 
 /// A time, or how long ago it was.
-fn moment(text: &str) -> Result<Timestamp, String> {
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     let ago = |d: Duration| Timestamp::now().checked_sub(d).map_err(|e| e.to_string());
     match (text.parse(), super::duration(text)) {
         (Ok(time), _) => Ok(time),

@@ -5,15 +5,18 @@
 mod answer;
 mod audit;
 mod bench;
+mod capacity;
 mod check;
 mod child;
 mod completions;
+mod config;
 mod configurations;
 mod confirm;
 mod control;
 mod dead;
 mod dev;
 mod diff;
+mod doctor;
 mod entity;
 mod filter;
 mod group;
@@ -27,6 +30,7 @@ mod scheduled;
 mod server;
 mod stand_in;
 mod status;
+mod tap;
 mod text;
 mod trace;
 mod workers;
@@ -71,6 +75,10 @@ enum Command {
     Resume(control::ResumeArgs),
     Rebuild(rebuild::Args),
     Trace(trace::Args),
+    Tap(tap::Args),
+    Capacity(capacity::Args),
+    Doctor(doctor::Args),
+    Config(config::Args),
     Dev(dev::Args),
     Bench(Box<bench::Args>),
     Completions(completions::Args),
@@ -165,6 +173,10 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Resume(args) => runtime.block_on(control::resume(args)),
         Command::Rebuild(args) => runtime.block_on(rebuild::run(args)),
         Command::Trace(args) => runtime.block_on(trace::run(args)),
+        Command::Tap(args) => runtime.block_on(tap::run(args)),
+        Command::Capacity(args) => runtime.block_on(capacity::run(args)),
+        Command::Config(args) => config::run(&args),
+        Command::Doctor(args) => runtime.block_on(doctor::run(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
         Command::Bench(args) => runtime.block_on(bench::run(*args)),
         Command::Completions(args) => completions::run(&args),

@@ -171,6 +171,12 @@ impl Paint {
         Self(wanted && io::stdout().is_terminal())
     }
 
+    /// For none.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self(false)
+    }
+
     /// The text in its tone.
     pub(super) fn tone(self, text: &str, tone: Tone) -> String {
         let code = match tone {

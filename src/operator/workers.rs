@@ -128,6 +128,7 @@ mod tests {
             started: None,
             heartbeat_ms: None,
             in_flight: 0,
+            streams: Vec::new(),
         };
         let found = [
             one("a", State::Draining),

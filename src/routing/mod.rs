@@ -6,6 +6,7 @@
 mod changes;
 mod check;
 mod duration;
+mod explain;
 mod model;
 mod names;
 mod problem;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 pub use self::changes::{Change, How, Setting, What, changes};
+pub use self::explain::{At, Because, Explanation, Held, Receiver, explain};
 pub use self::model::json_schema;
 pub use self::problem::{ConfigError, Problem, Severity};
 pub(crate) use self::problem::{did_you_mean, read_bounded};

@@ -8,6 +8,7 @@ mod history;
 mod orphans;
 mod pending;
 mod read;
+mod tap;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,6 +21,7 @@ pub use self::history::{Cut, cuts};
 pub use self::orphans::{Debt, Orphan, left_behind, orphans};
 pub use self::pending::{Holder, Owed, owed};
 use self::read::{Answers, Names, Position, Read, ask};
+pub use self::tap::Tap;
 pub use self::workers::{State, WorkerStatus, workers};
 use crate::fleet::control::Control;
 use crate::fleet::{self, Configuration, INBOX, ROUTER};

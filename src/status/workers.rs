@@ -51,13 +51,16 @@ pub struct WorkerStatus {
     pub heartbeat_ms: Option<u64>,
     /// Deliveries that it holds.
     pub in_flight: u64,
+    /// The streams that they are from.
+    pub streams: Vec<String>,
 }
 
 /// What one consumer of a group has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Holds {
     deliveries: u64,
     idle_ms: u64,
+    streams: Vec<String>,
 }
 
 /// Every process, by subscriber and name; ghosts last.
@@ -120,6 +123,7 @@ async fn announced(
                 .ok()
                 .map(|left| ttl.saturating_sub(left)),
             in_flight: 0,
+            streams: Vec::new(),
         });
     }
     Ok(live)
@@ -142,7 +146,7 @@ async fn held(
     }
     let mut answers = Answers(ask(link, pipeline).await?.into_iter());
     let mut held: BTreeMap<_, Holds> = BTreeMap::new();
-    let mut read = |group: &str| {
+    let mut read = |stream: &str, group: &str| {
         let consumers: Option<Vec<HashMap<String, Value>>> = answers.take()?;
         for mut consumer in consumers.unwrap_or_default() {
             let mut field = |name: &str| consumer.remove(name).unwrap_or(Value::Nil);
@@ -151,17 +155,20 @@ async fn held(
             let idle_ms = u64::from_redis_value(field("idle"))?;
             if name != RETRY && name != RELEASED {
                 let one = held.entry((group.to_owned(), name)).or_insert(Holds {
-                    deliveries: 0,
                     idle_ms,
+                    ..Holds::default()
                 });
+                if deliveries > 0 {
+                    one.streams.push(stream.to_owned());
+                }
                 one.deliveries += deliveries;
                 one.idle_ms = one.idle_ms.min(idle_ms);
             }
         }
         Ok::<_, redis::RedisError>(())
     };
-    for (_, group) in &groups {
-        read(group).map_err(|e| link.redis().error(e))?;
+    for (stream, group) in &groups {
+        read(stream, group).map_err(|e| link.redis().error(e))?;
     }
     Ok(held)
 }
@@ -173,7 +180,9 @@ fn matched(
 ) -> Vec<WorkerStatus> {
     for one in &mut live {
         let key = (one.subscriber.clone(), one.consumer.clone());
-        one.in_flight = held.remove(&key).unwrap_or_default().deliveries;
+        let holds = held.remove(&key).unwrap_or_default();
+        one.in_flight = holds.deliveries;
+        one.streams = holds.streams;
     }
     live.sort_by(|a, b| (&a.subscriber, &a.name).cmp(&(&b.subscriber, &b.name)));
     // Without deliveries it is the trace of a process that ended, which the janitor sweeps.
@@ -194,6 +203,7 @@ fn matched(
             started: None,
             heartbeat_ms: Some(holds.idle_ms),
             in_flight: holds.deliveries,
+            streams: holds.streams,
         }
     }));
     live
@@ -216,6 +226,7 @@ mod tests {
             started: None,
             heartbeat_ms: None,
             in_flight: 0,
+            streams: Vec::new(),
         }
     }
 
@@ -225,6 +236,7 @@ mod tests {
             let holds = Holds {
                 deliveries,
                 idle_ms: 5,
+                ..Holds::default()
             };
             ((subscriber.to_owned(), consumer.to_owned()), holds)
         };

@@ -129,6 +129,11 @@ impl Redis {
         &self.server
     }
 
+    /// `redis-cli` with what leads it to this server; a password is not among it.
+    pub fn redis_cli(&self) -> String {
+        super::cli::redis_cli(self.client.get_connection_info())
+    }
+
     /// A pooled connection for short commands.
     pub async fn pool(&self) -> Result<deadpool_redis::Connection, StoreError> {
         self.pool.get().await.map_err(|cause| StoreError::Pool {

@@ -1,10 +1,13 @@
 //! The operator's commands, through the real binary: a module per command.
 
 mod bench;
+mod capacity;
 mod check;
 mod completions;
+mod config;
 mod dead;
 mod diff;
+mod doctor;
 mod entity;
 mod group;
 mod outside;
@@ -13,3 +16,4 @@ mod publish;
 mod redrive;
 mod scheduled;
 mod status;
+mod tap;

@@ -1,0 +1,169 @@
+//! What the doctor asks Redis. Nothing is changed; what this user may not ask is a fact as well.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use redis::FromRedisValue;
+
+use super::super::{CommandError, Session};
+use super::memory::{Memory, StreamSize};
+use super::proof::Proof;
+use crate::fleet::{GroupRecord, group_records};
+use crate::routing::Routing;
+use crate::status::{self, Snapshot, WorkerStatus};
+use crate::store::{self, EntryId, ServerFacts, StoreError};
+
+/// Everything that is judged.
+pub(super) struct Facts {
+    pub(super) routing: std::sync::Arc<Routing>,
+    pub(super) patience: Duration,
+    pub(super) proof: Proof,
+    /// What is to be said about the server.
+    pub(super) server: Vec<store::Finding>,
+    /// What Redis would not answer to this user.
+    pub(super) denied: Vec<String>,
+    /// Whether scripts run for this user.
+    pub(super) scripts: bool,
+    pub(super) snapshot: Option<Snapshot>,
+    pub(super) workers: Vec<WorkerStatus>,
+    pub(super) groups: HashMap<(String, String), GroupRecord>,
+    /// How long the oldest delivery of a group is owed, ms.
+    pub(super) oldest_ms: HashMap<(String, String), u64>,
+    pub(super) memory: Option<Memory>,
+    pub(super) sizes: Vec<StreamSize>,
+}
+
+pub(super) async fn gather(session: &Session, patience: Duration) -> Result<Facts, CommandError> {
+    let (link, keys, routing) = (&session.link, &session.keys, &session.config.routing);
+    let mut denied = Vec::new();
+    let server = ServerFacts::read(link.redis()).await?;
+    let snapshot = told(status::collect(link, keys, routing).await, &mut denied)?;
+    let workers = told(status::workers(link, keys, None).await, &mut denied)?;
+    let groups = told(group_records(link, keys).await, &mut denied)?.unwrap_or_default();
+    let oldest = oldest(session, groups.keys(), &snapshot).await;
+    let sizes = told(sizes(session, snapshot.as_ref()).await, &mut denied)?;
+    let node = setting(session, "stream-node-max-bytes").await;
+    let node = told(node, &mut denied)?.flatten();
+    let script = link
+        .run(|mut c| async move {
+            let mut eval = redis::cmd("EVAL");
+            eval.arg("return 1").arg(0).exec_async(&mut c).await
+        })
+        .await;
+    Ok(Facts {
+        routing: std::sync::Arc::clone(routing),
+        patience,
+        proof: Proof::new(link.redis(), keys),
+        memory: server.info.as_ref().map(|info| Memory::of(info, node)),
+        server: store::findings(&server),
+        scripts: told(script, &mut denied)?.is_some(),
+        snapshot,
+        workers: workers.unwrap_or_default(),
+        oldest_ms: told(oldest, &mut denied)?.unwrap_or_default(),
+        groups,
+        sizes: sizes.unwrap_or_default(),
+        denied,
+    })
+}
+
+/// What this user may not ask is noted, every other error is one.
+fn told<T>(
+    asked: Result<T, StoreError>,
+    denied: &mut Vec<String>,
+) -> Result<Option<T>, CommandError> {
+    match asked {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) => {
+            let cause = error.redis().filter(|cause| cause.code() == Some("NOPERM"));
+            match cause {
+                Some(cause) => {
+                    let detail = cause.detail().unwrap_or("it may not ask").to_owned();
+                    if !denied.contains(&detail) {
+                        denied.push(detail);
+                    }
+                    Ok(None)
+                }
+                None => Err(error.into()),
+            }
+        }
+    }
+}
+
+/// How long the oldest delivery of each group that exists is owed.
+async fn oldest(
+    session: &Session,
+    groups: impl Iterator<Item = &(String, String)>,
+    snapshot: &Option<Snapshot>,
+) -> Result<HashMap<(String, String), u64>, StoreError> {
+    let now = snapshot.as_ref().map(|s| s.at.as_millisecond());
+    let now = now.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
+    let groups: Vec<_> = groups.cloned().collect();
+    let mut ask = redis::pipe();
+    for (stream, group) in &groups {
+        ask.cmd("XPENDING")
+            .arg(session.keys.stream(stream))
+            .arg(group);
+        ask.arg("-").arg("+").arg(1);
+    }
+    let answers = run(session, ask).await?;
+    let mut oldest = HashMap::new();
+    for (pair, answer) in groups.into_iter().zip(answers) {
+        // (A group that is lost has no answer.)
+        let rows = Vec::<(EntryId, String, u64, u64)>::from_redis_value(answer);
+        if let Some((id, ..)) = rows.unwrap_or_default().first() {
+            oldest.insert(pair, now.saturating_sub(id.ms));
+        }
+    }
+    Ok(oldest)
+}
+
+/// What the domain streams take.
+async fn sizes(
+    session: &Session,
+    snapshot: Option<&Snapshot>,
+) -> Result<Vec<StreamSize>, StoreError> {
+    let streams = snapshot.map(|s| s.streams.as_slice()).unwrap_or_default();
+    let mut ask = redis::pipe();
+    for stream in streams {
+        ask.cmd("MEMORY").arg("USAGE");
+        ask.arg(session.keys.stream(&stream.name))
+            .arg("SAMPLES")
+            .arg(10);
+    }
+    let answers = run(session, ask).await?;
+    let sizes = streams
+        .iter()
+        .zip(answers)
+        .map(|(stream, answer)| StreamSize {
+            name: stream.name.clone(),
+            entries: stream.length,
+            span_ms: match (stream.first_ms, stream.last_ms) {
+                (Some(first), Some(last)) => first.saturating_sub(last),
+                _ => 0,
+            },
+            bytes: Option::from_redis_value(answer).ok().flatten().unwrap_or(0),
+        });
+    Ok(sizes.collect())
+}
+
+async fn run(session: &Session, mut ask: redis::Pipeline) -> Result<Vec<redis::Value>, StoreError> {
+    if ask.is_empty() {
+        return Ok(Vec::new());
+    }
+    ask.ignore_errors();
+    session
+        .link
+        .run(|mut c| async move { ask.query_async(&mut c).await })
+        .await
+}
+
+async fn setting(session: &Session, name: &str) -> Result<Option<u64>, StoreError> {
+    let found: HashMap<String, String> = session
+        .link
+        .run(|mut c| async move {
+            let mut ask = redis::cmd("CONFIG");
+            ask.arg("GET").arg(name).query_async(&mut c).await
+        })
+        .await?;
+    Ok(found.get(name).and_then(|value| value.parse().ok()))
+}
