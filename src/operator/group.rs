@@ -3,6 +3,7 @@
 use std::io::{Write, stdout};
 
 use super::answer::{Output, answer};
+use super::names::advice;
 use super::text::{Paint, Tone, count, escape, table};
 use super::{CommandError, Session};
 use crate::fleet::{self, INBOX, ROUTER, WantedGroup};
@@ -120,18 +121,23 @@ async fn recreate(args: RecreateArgs) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
     let pair = (args.stream.clone(), args.subscriber.clone());
     let records = fleet::group_records(&session.link, &session.keys).await?;
-    let wanted = fleet::wanted_groups(&session.config.routing, None);
-    let wanted = wanted
+    let all = fleet::wanted_groups(&session.config.routing, None);
+    let wanted = all
         .iter()
         .find(|w| w.stream == args.stream && w.subscriber == args.subscriber);
     let lease_ms = match (wanted, records.get(&pair)) {
         (Some(wanted), _) => wanted.lease_ms,
         (None, Some(record)) => record.lease_ms,
         (None, None) => {
+            let known = records.keys().cloned();
+            let known = known.chain(all.into_iter().map(|w| (w.stream, w.subscriber)));
+            let known: Vec<_> = known.map(|(s, sub)| format!("{sub} {s}")).collect();
+            let typed = format!("{} {}", args.subscriber, args.stream);
             return Err(CommandError::Refused(format!(
-                "neither routing.yaml nor the fleet knows a group {} on {}: see streamfleet group list",
+                "neither routing.yaml nor the fleet knows a group {} on {}: {}",
                 escape(&args.subscriber),
-                escape(&args.stream)
+                escape(&args.stream),
+                advice(&typed, &known, "streamfleet group list")
             )));
         }
     };
@@ -195,8 +201,18 @@ async fn retire(args: RetireArgs) -> Result<Exit, CommandError> {
     let groups: Vec<_> = snapshot.groups.iter().filter(chosen).collect();
     let subscriber = escape(&args.subscriber);
     if groups.is_empty() {
+        let known = snapshot.groups.iter();
+        let known: Vec<_> = match &args.stream {
+            Some(_) => known
+                .map(|g| format!("{} {}", g.subscriber, g.stream))
+                .collect(),
+            None => known.map(|g| g.subscriber.clone()).collect(),
+        };
+        let stream = args.stream.as_ref().map(|stream| format!(" {stream}"));
+        let typed = args.subscriber.clone() + &stream.unwrap_or_default();
         return Err(CommandError::Refused(format!(
-            "there is no such group of {subscriber}: see streamfleet group list"
+            "there is no such group of {subscriber}: {}",
+            advice(&typed, &known, "streamfleet group list")
         )));
     }
     let wanted = fleet::wanted_groups(&session.config.routing, Some(&args.subscriber));

@@ -55,11 +55,20 @@ pub(super) fn unknown<'a, S: AsRef<str> + 'a>(
     known: impl IntoIterator<Item = &'a S>,
     look: &str,
 ) -> CommandError {
-    let advice = meant(name, known).map_or_else(
+    let advice = advice(name, known, look);
+    CommandError::Refused(format!("there is no {thing} {}: {advice}", escape(name)))
+}
+
+/// What was probably meant, or else where to look.
+pub(super) fn advice<'a, S: AsRef<str> + 'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a S>,
+    look: &str,
+) -> String {
+    meant(name, known).map_or_else(
         || format!("see {look}"),
         |guess| format!("did you mean {guess}?"),
-    );
-    CommandError::Refused(format!("there is no {thing} {}: {advice}", escape(name)))
+    )
 }
 
 /// What was probably meant.

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::names::meant;
 use super::ndjson::{Line, complete, read_lines};
 use super::text::escape;
 use super::{CommandError, Session};
@@ -323,7 +324,11 @@ impl Door {
     fn report(&self, place: &str, rejection: &Rejection) {
         let code = rejection.code;
         if rejection.details.is_empty() {
-            self.say(&format!("{place}: {code}: {}", escape(&rejection.error)));
+            let meant = self.meant(rejection);
+            self.say(&format!(
+                "{place}: {code}: {}{meant}",
+                escape(&rejection.error)
+            ));
         }
         for detail in &rejection.details {
             let pointer = if detail.pointer.is_empty() {
@@ -337,6 +342,17 @@ impl Door {
                 escape(&detail.message)
             ));
         }
+    }
+
+    /// The event type that was probably meant, where it is one that nobody knows.
+    fn meant(&self, rejection: &Rejection) -> String {
+        let name = rejection.event_type.as_deref();
+        let Some(name) = name.filter(|_| rejection.code == Refusal::UnknownType) else {
+            return String::new();
+        };
+        let known = self.session.config.schemas.event_types();
+        let known: Vec<_> = known.map(EventType::as_str).collect();
+        meant(name, &known).map_or_else(String::new, |guess| format!("; did you mean {guess}?"))
     }
 
     fn say(&self, line: &str) {

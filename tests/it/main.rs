@@ -18,6 +18,7 @@ mod support;
 mod audit;
 mod backup;
 mod breaker;
+mod command_line_doc;
 mod crashes;
 mod curves;
 mod dev;

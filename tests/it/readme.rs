@@ -104,8 +104,12 @@ pub fn all_fit(patterns: &[String], lines: &[String]) -> bool {
 
 /// Whether a command changes nothing, so that it can be asked again.
 fn only_looks(command: &str) -> bool {
-    const LOOKS: [&str; 11] = [
+    const LOOKS: [&str; 15] = [
         "status",
+        "pending",
+        "workers",
+        "doctor",
+        "tap",
         "dead list",
         "dead show",
         "group list",
@@ -339,7 +343,8 @@ impl<'p> Reader<'p> {
     }
 }
 
-fn copy_shop(folder: &Path) {
+/// The shop's configuration and examples, in a folder.
+pub fn copy_shop(folder: &Path) {
     let root = Path::new(ROOT);
     std::fs::copy(root.join("routing.yaml"), folder.join("routing.yaml")).unwrap();
     for name in ["schemas", "examples"] {
@@ -373,6 +378,7 @@ fn what_the_pages_point_at_exists() {
     let root = Path::new(ROOT);
     for page in [
         "README.md",
+        "docs/command-line.md",
         "docs/handlers.md",
         "docs/operations.md",
         "docs/redis-cli.md",

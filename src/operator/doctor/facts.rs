@@ -37,7 +37,11 @@ pub(super) async fn gather(session: &Session, patience: Duration) -> Result<Fact
     let (link, keys, routing) = (&session.link, &session.keys, &session.config.routing);
     let mut denied = Vec::new();
     let server = ServerFacts::read(link.redis()).await?;
-    let snapshot = told(status::collect(link, keys, routing).await, &mut denied)?;
+    // A transaction that may not begin would cost the client its connection.
+    let snapshot = match told(transactions(session).await, &mut denied)? {
+        Some(()) => told(status::collect(link, keys, routing).await, &mut denied)?,
+        None => None,
+    };
     let workers = told(status::workers(link, keys, None).await, &mut denied)?;
     let groups = told(group_records(link, keys).await, &mut denied)?.unwrap_or_default();
     let oldest = oldest(session, groups.keys(), &snapshot).await;
@@ -64,6 +68,14 @@ pub(super) async fn gather(session: &Session, patience: Duration) -> Result<Fact
         sizes: sizes.unwrap_or_default(),
         denied,
     })
+}
+
+/// Whether this user may begin a transaction.
+async fn transactions(session: &Session) -> Result<(), StoreError> {
+    let redis = session.link.redis();
+    let mut connection = redis.dedicated(Duration::ZERO).await?;
+    let begun = redis::cmd("MULTI").exec_async(&mut connection).await;
+    begun.map_err(|e| redis.error(e))
 }
 
 /// What this user may not ask is noted, every other error is one.

@@ -20,6 +20,7 @@ use self::show::Progress;
 use self::turn::Turn;
 use super::answer::{Output, answer};
 use super::child;
+use super::names::meant;
 use super::text::{count, escape};
 use super::{CommandError, Session};
 use crate::process::args::CommonArgs;
@@ -82,6 +83,15 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
     let Session { link, keys, config } = &session;
     // Before anything is written, that a slip of the pen leaves no trace.
+    let known: Vec<_> = config.routing.subscribers().map(|s| &*s.name).collect();
+    if !known.contains(&args.subscriber.as_str())
+        && let Some(guess) = meant(&args.subscriber, &known)
+    {
+        let name = escape(&args.subscriber);
+        return Err(CommandError::Refused(format!(
+            "there is no subscriber {name}: did you mean {guess}?"
+        )));
+    }
     if !args.abort {
         rebuild::streams_of(link, keys, &config.routing, &args.subscriber).await?;
     }

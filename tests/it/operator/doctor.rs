@@ -159,8 +159,8 @@ fn every_finding_has_a_proof_that_runs_and_a_fix() {
         ),
         ("note", "subscriber other-service", "it is paused"),
         ("warning", "subscriber probe-service", "circuit breaker"),
-        ("note", "dead letters of router", "there are 1"),
-        ("note", "dead letters of probe-service", "there are 1"),
+        ("note", "dead letters of router", "1 letter"),
+        ("note", "dead letters of probe-service", "1 letter"),
         (
             "warning",
             "stream test-events",
@@ -202,7 +202,7 @@ fn rights_that_are_missing_are_a_finding() {
     fleet.configure(&sound());
     drop(fleet.router("r"));
     let _: String =
-        fleet.cli("ACL SETUSER viewer on >secret ~* +@read +@connection +info +time +scan +config|get -@scripting");
+        fleet.cli("ACL SETUSER viewer on >secret ~* +@read +@connection +info +time +scan +config|get +multi +exec -@scripting");
     let url = fleet.url().replace("unix://", "redis+unix://") + "?user=viewer&pass=secret";
     let ran = fleet.ask(&["doctor", "--redis-url", &url, "--output", "json"]);
     let found = items(&ran.out);
@@ -221,5 +221,9 @@ fn rights_that_are_missing_are_a_finding() {
     );
     assert!(found.iter().any(|f| f["about"] == "router"), "{found:#?}");
     assert!(!ran.out.contains("secret"), "{ran:?}");
+    assert_eq!(ran.code, Some(1));
+    let _: String = fleet.cli("ACL SETUSER viewer -multi");
+    let ran = fleet.ask(&["doctor", "--redis-url", &url]);
+    assert!(ran.out.contains("'multi'"), "{ran:?}");
     assert_eq!(ran.code, Some(1));
 }

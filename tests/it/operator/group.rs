@@ -111,6 +111,15 @@ fn a_group_that_nobody_knows_is_not_recreated() {
         said.contains("neither routing.yaml nor the fleet knows a group nobody"),
         "{said}"
     );
+    let said = recreate(&["prob-service", "test-events", "--from", "new"]).failed(1);
+    assert!(
+        said.contains("did you mean probe-service test-events?"),
+        "{said}"
+    );
+    let said = fleet.ask(&["group", "retire", "prob-service"]).failed(1);
+    assert!(said.contains("did you mean probe-service?"), "{said}");
+    let said = fleet.ask(&["rebuild", "prob-service"]).failed(1);
+    assert!(said.contains("did you mean probe-service?"), "{said}");
     let said = recreate(&["probe-service", "test-events", "--from", "yesterday"]).failed(2);
     assert!(said.contains("beginning, new or an entry ID"), "{said}");
     recreate(&["probe-service", "test-events"]).failed(2);

@@ -67,6 +67,7 @@ fn what_the_router_would_refuse_is_refused_before_it_is_sent() {
             "schema_violation: /data/amount",
         ),
         (["Nobody.Knows", "{}"], "unknown_type"),
+        (["Test.Happend", "{}"], "did you mean Test.Happened?"),
         (
             ["Test.Happened", r#"{}, "event_id": "x""#],
             "--data is not JSON",

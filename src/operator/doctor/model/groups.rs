@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::super::text::count;
 use super::super::Finding;
 use super::super::facts::Facts;
 use super::{Weight, finding, long};
@@ -11,7 +12,23 @@ use crate::status::{Condition, GroupStatus};
 
 pub(super) fn groups(facts: &Facts, found: &mut Vec<Finding>) {
     let groups = facts.snapshot.as_ref().map(|s| s.groups.as_slice());
-    for group in groups.unwrap_or_default() {
+    let groups = groups.unwrap_or_default();
+    let mut absent = groups.iter().filter(|g| g.condition == Condition::Absent);
+    if let Some(first) = absent.next() {
+        found.push(finding(
+            Weight::Note,
+            "groups",
+            format!(
+                "{} of them were not created yet, such as {} on {}",
+                absent.count() + 1,
+                first.subscriber,
+                first.stream
+            ),
+            facts.proof.known_group(&first.stream, &first.subscriber),
+            "start the router: it creates them all",
+        ));
+    }
+    for group in groups {
         found.extend(condition(group, facts));
         if matches!(
             group.condition,
@@ -30,7 +47,7 @@ fn about(group: &GroupStatus) -> String {
 fn condition(group: &GroupStatus, facts: &Facts) -> Option<Finding> {
     let (stream, name) = (group.stream.as_str(), group.subscriber.as_str());
     let (severity, what, proof, fix) = match group.condition {
-        Condition::Ok => return None,
+        Condition::Ok | Condition::Absent => return None,
         Condition::Lost => (
             Weight::Error,
             "it existed and is gone; nothing is read for it",
@@ -38,12 +55,6 @@ fn condition(group: &GroupStatus, facts: &Facts) -> Option<Finding> {
             format!(
                 "choose where it goes on: streamfleet group recreate {name} {stream} --from beginning|new|ID"
             ),
-        ),
-        Condition::Absent => (
-            Weight::Note,
-            "it was not created yet",
-            facts.proof.known_group(stream, name),
-            "start its worker, or the router: both create it".to_owned(),
         ),
         Condition::Unrouted => (
             Weight::Warning,
@@ -130,7 +141,7 @@ pub(super) fn subscribers(facts: &Facts, found: &mut Vec<Finding>) {
             found.push(finding(
                 Weight::Note,
                 format!("dead letters of {owner}"),
-                format!("there are {dead}"),
+                count(dead, "letter"),
                 facts.proof.dead(owner),
                 format!(
                     "see what they died of: streamfleet dead list --group --subscriber {owner}"

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Finding;
 use super::facts::Facts;
 use crate::fleet::ROUTER;
-use crate::status::{State, WorkerStatus};
+use crate::status::{Condition, GroupStatus, State, WorkerStatus};
 use crate::store::{self, Severity};
 
 /// How grave a finding is.
@@ -147,10 +147,9 @@ fn workers(facts: &Facts, found: &mut Vec<Finding>) {
         ));
     }
     for settings in facts.routing.subscribers().filter(|s| !alive(&s.name)) {
-        let of = snapshot
-            .groups
-            .iter()
-            .filter(|g| g.subscriber == *settings.name);
+        let there = |g: &&GroupStatus| matches!(g.condition, Condition::Ok | Condition::Unrouted);
+        let of = snapshot.groups.iter().filter(there);
+        let of = of.filter(|g| g.subscriber == *settings.name);
         let owes = of.map(|g| g.waiting.unwrap_or(1) + g.in_flight + g.retrying + g.released);
         let owes: u64 = owes.sum();
         found.push(finding(
