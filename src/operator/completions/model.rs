@@ -143,7 +143,7 @@ fn values(command: &Command, arg: &Arg, typed: &str, before: &str) -> Want {
         "subscriber"
             if matches!(
                 command.get_name(),
-                "pause" | "resume" | "rebuild" | "retire"
+                "pause" | "resume" | "rebuild" | "retire" | "capacity"
             ) =>
         {
             Live::Subscribers
