@@ -219,7 +219,12 @@ fn rights_that_are_missing_are_a_finding() {
             .ends_with("--user viewer ACL WHOAMI"),
         "{rights}"
     );
-    assert!(found.iter().any(|f| f["about"] == "router"), "{found:#?}");
+    assert!(
+        found
+            .iter()
+            .any(|f| f["about"] == "subscriber probe-service"),
+        "{found:#?}"
+    );
     assert!(!ran.out.contains("secret"), "{ran:?}");
     assert_eq!(ran.code, Some(1));
     let _: String = fleet.cli("ACL SETUSER viewer -multi");
