@@ -14,7 +14,7 @@ use super::CommandError;
 use super::child::{self, Child, Listener, Spec};
 use super::server::Server;
 use super::stand_in::{self, StandIn};
-use super::text::Paint;
+use super::text::{Paint, count};
 use crate::process::args::ConfigArgs;
 use crate::process::exit::Exit;
 use crate::process::interrupted;
@@ -121,8 +121,8 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     let mut out = stdout();
     writeln!(
         out,
-        "\nstarted: Redis, the router and {} workers",
-        children.len().saturating_sub(1)
+        "\nstarted: Redis, the router and {}",
+        count(children.len().saturating_sub(1) as u64, "worker")
     )?;
     writeln!(out, "  look inside:  {}", server.cli())?;
     writeln!(

@@ -30,6 +30,7 @@ mod mutants;
 mod operator;
 mod order_flow;
 mod outages;
+mod pages;
 mod pause;
 mod peers;
 mod readme;

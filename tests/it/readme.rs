@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crate::support::eventually;
 
 const README: &str = include_str!("../../README.md");
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// How long one command may take, and how long one that looks is repeated.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -63,6 +64,14 @@ pub fn steps(document: &str) -> Vec<Step> {
         }
     }
     steps
+}
+
+/// A section of a document, without its heading.
+fn section(document: &'static str, heading: &str) -> &'static str {
+    let (_, rest) = document
+        .split_once(&format!("\n## {heading}\n"))
+        .unwrap_or_else(|| panic!("there is a section {heading:?}"));
+    rest.split("\n## ").next().unwrap_or(rest)
 }
 
 /// Whether a line fits one of the README: `…` stands for anything, and so does white space for
@@ -369,33 +378,12 @@ fn what_the_readme_says_happens() {
     let steps = steps(README);
     assert!(steps.len() > 20, "the README has blocks to run: {steps:?}");
     steps.iter().for_each(|step| reader.does(step));
+    // What is to be tried on the same fleet after the tour.
+    reader.page = "docs/operations.md";
+    let lost = self::steps(section(OPERATIONS, "Lost groups"));
+    assert!(lost.len() > 3, "the section has blocks to run: {lost:?}");
+    lost.iter().for_each(|step| reader.does(step));
     reader.ends();
-}
-
-/// Paths that the pages name exist.
-#[test]
-fn what_the_pages_point_at_exists() {
-    let root = Path::new(ROOT);
-    for page in [
-        "README.md",
-        "docs/command-line.md",
-        "docs/handlers.md",
-        "docs/operations.md",
-        "docs/redis-cli.md",
-    ] {
-        let text = std::fs::read_to_string(root.join(page)).unwrap();
-        let targets: Vec<_> = text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split([')', '#']).next())
-            .filter(|target| !target.is_empty() && !target.contains("://"))
-            .collect();
-        assert!(targets.len() > 1, "{page}: {targets:?}");
-        let folder = root.join(page).with_file_name("");
-        for target in targets {
-            assert!(folder.join(target).exists(), "{page}: {target}");
-        }
-    }
 }
 
 /// What an editor is given accepts the file that ships, and marks a slip in it.
