@@ -73,7 +73,7 @@
 //! | `scheduled` | sorted set | events with a future `deliver_at`: event ID, due time in ms |
 //! | `scheduled:events` | hash | the same: event ID to `<hops> <content hash> <JSON as sent>` |
 //! | `audit` | stream, bounded | what came to the door and what became of it, if routing.yaml asks for it ([`audit`]) |
-//! | `fleet` | hash | dataset ID, configuration generations, every group ever created |
+//! | `fleet` | hash | dataset ID, configuration generations, every group ever created, who announced itself, who is not well |
 //! | `worker:<subscriber>:<name>` | hash, TTL | a live process |
 //! | `control:<subscriber>` | hash | paused by whom, until when; circuit breaker |
 //! | `stats:<subscriber>`, `stats:router` | hash | counters that no stream can tell |
@@ -121,7 +121,7 @@
 //!
 //! | layer | modules | knows Redis? |
 //! |---|---|---|
-//! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], `failpoint`, `text` | no |
+//! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], `failpoint`, `metrics`, `text` | no |
 //! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
 //! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
 //! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`scheduled`], [`audit`], [`rebuild`], [`trace`], [`publisher`], [`commands`], [`entities`], [`status`] | through 1b |
@@ -143,6 +143,7 @@ pub mod failpoint;
 pub mod fleet;
 pub mod json;
 pub mod letter;
+mod metrics;
 pub mod money;
 pub mod operator;
 pub mod process;

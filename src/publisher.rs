@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::event::Event;
+use crate::metrics;
 use crate::store::{EntryId, Keys, Link, Redis, StoreError, StreamField};
 
 /// Events in one round trip, at most.
@@ -62,11 +65,15 @@ impl Publisher {
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(chunk_len(rest));
             let pipeline = appends(&self.inbox, chunk);
-            let ids: Vec<EntryId> = self
+            let asked = metrics::on().then(Instant::now);
+            let answer = self
                 .link
-                .run(|mut c| async move { pipeline.query_async(&mut c).await })
-                .await?;
-            accepted.extend(ids);
+                .run(|mut c| async move { pipeline.query_async(&mut c).await });
+            let answer: Result<Vec<EntryId>, StoreError> = answer.await;
+            if let Some(asked) = asked {
+                metrics::published(chunk.len(), asked.elapsed(), answer.is_ok());
+            }
+            accepted.extend(answer?);
             rest = after;
         }
         Ok(accepted)

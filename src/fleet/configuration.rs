@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::metrics::{self, RELOADS};
 use crate::routing::Config;
 use crate::text::bounded;
 
@@ -146,7 +147,13 @@ pub fn configurations() -> watch::Receiver<Configuration> {
 /// This process works by a configuration from now on.
 pub(crate) fn in_force(config: &Config, generation: u64) {
     let fingerprint = config.fingerprint();
-    OURS.send_modify(|ours| ours.takes(fingerprint, generation, Timestamp::now()));
+    metrics::GENERATION.set(generation);
+    OURS.send_modify(|ours| {
+        if ours.taken > 0 && ours.fingerprint != fingerprint {
+            RELOADS.add("taken", 1);
+        }
+        ours.takes(fingerprint, generation, Timestamp::now());
+    });
 }
 
 /// A reload ended without another configuration.
@@ -155,6 +162,7 @@ pub(crate) fn reloaded(outcome: Outcome) {
         Outcome::Refused(why) => Outcome::Refused(bounded(why, MAX_WHY)),
         other => other,
     };
+    RELOADS.add(outcome.name(), 1);
     let at = Timestamp::now();
     OURS.send_modify(|ours| ours.reload = Some(Reload { at, outcome }));
 }

@@ -1,9 +1,11 @@
 //! What a process says of itself: how long the event store takes, in this process since its start,
 //! and whether it was told to stop. Signs of life carry it to `worker:<subscriber>:<name>`: `loads`,
-//! `loads_us`, `loads_max_us`, the same of `appends`, and `draining`.
+//! `loads_us`, `loads_max_us`, the same of `appends`, and `draining`. Numbers and sums are those of the metrics.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::metrics::{self, WorkTimes, micros};
 
 static DRAINING: AtomicBool = AtomicBool::new(false);
 
@@ -18,24 +20,26 @@ pub(super) fn is_draining() -> bool {
 }
 
 /// Histories that were read.
-pub(crate) static LOADS: Figure = Figure::new(["loads", "loads_us", "loads_max_us"]);
+pub(crate) static LOADS: Figure =
+    Figure::new(["loads", "loads_us", "loads_max_us"], &metrics::LOADS);
 /// Commits that append to a history, from when they are sent to their answer.
-pub(crate) static APPENDS: Figure = Figure::new(["appends", "appends_us", "appends_max_us"]);
+pub(crate) static APPENDS: Figure = Figure::new(
+    ["appends", "appends_us", "appends_max_us"],
+    &metrics::APPENDS,
+);
 
 /// How often, how long in all, and how long at most.
 pub(crate) struct Figure {
     names: [&'static str; 3],
-    count: AtomicU64,
-    total_us: AtomicU64,
+    times: &'static WorkTimes,
     max_us: AtomicU64,
 }
 
 impl Figure {
-    const fn new(names: [&'static str; 3]) -> Self {
+    const fn new(names: [&'static str; 3], times: &'static WorkTimes) -> Self {
         Self {
             names,
-            count: AtomicU64::new(0),
-            total_us: AtomicU64::new(0),
+            times,
             max_us: AtomicU64::new(0),
         }
     }
@@ -45,25 +49,25 @@ impl Figure {
         if count == 0 {
             return;
         }
-        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.count.fetch_add(count, Ordering::Relaxed);
-        self.total_us
-            .fetch_add(us.saturating_mul(count), Ordering::Relaxed);
+        let us = micros(time);
+        self.times.observe(us, count);
         self.max_us.fetch_max(us, Ordering::Relaxed);
     }
 
     fn fields(&self) -> [(&'static str, String); 3] {
-        let values = [&self.count, &self.total_us, &self.max_us];
-        let text = values.map(|value| value.load(Ordering::Relaxed).to_string());
-        let mut text = text.into_iter();
-        self.names
-            .map(|name| (name, text.next().unwrap_or_default()))
+        let max_us = self.max_us.load(Ordering::Relaxed);
+        let [count, sum, max] = self.names;
+        [
+            (count, self.times.count().to_string()),
+            (sum, self.times.sum().to_string()),
+            (max, max_us.to_string()),
+        ]
     }
 }
 
 /// All of it, as a sign of life carries it; nothing of what never happened.
 pub(super) fn fields() -> impl Iterator<Item = (&'static str, String)> {
-    let happened = |figure: &&Figure| figure.count.load(Ordering::Relaxed) > 0;
+    let happened = |figure: &&Figure| figure.times.count() > 0;
     let figures = [&LOADS, &APPENDS].into_iter();
     figures.filter(happened).flat_map(Figure::fields)
 }
@@ -74,7 +78,8 @@ mod tests {
 
     #[test]
     fn a_figure_counts_adds_up_and_keeps_the_longest() {
-        let figure = Figure::new(["a", "b", "c"]);
+        static TIMES: WorkTimes = metrics::work_times();
+        let figure = Figure::new(["a", "b", "c"], &TIMES);
         for us in [5, 9, 1] {
             figure.took(1, Duration::from_micros(us));
         }

@@ -93,6 +93,10 @@ impl Identity {
 
     async fn register(&self, link: &Link, keys: &Keys, how: Announce) -> Result<bool, StoreError> {
         let key = keys.worker(&self.subscriber, &self.name);
+        let (fleet, field) = (
+            keys.fleet(),
+            Keys::fleet_worker(&self.subscriber, &self.name),
+        );
         let fields: Vec<_> = [
             ("host", host()),
             ("pid", std::process::id().to_string()),
@@ -107,7 +111,8 @@ impl Identity {
         .collect();
         let ttl = WORKER_TTL.as_millis() as u64;
         link.run(|mut c| async move {
-            store::register_worker(&mut c, &key, &self.nonce, ttl, how, &fields).await
+            let found_by = (fleet.as_str(), field.as_str());
+            store::register_worker(&mut c, &key, found_by, &self.nonce, ttl, how, &fields).await
         })
         .await
     }

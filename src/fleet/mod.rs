@@ -1,10 +1,12 @@
 //! Belonging to the fleet: who a process is, which dataset it works on, and which groups exist.
 //!
-//! Redis: `fleet` (dataset, generations, groups), `worker:<subscriber>:<name>` (live workers) and
+//! Redis: `fleet` (dataset, generations, groups, who announced itself), `worker:<subscriber>:<name>` (live workers) and
 //! `control:<subscriber>` (paused, circuit breaker).
 //! Guarantee: a group that was lost is never recreated by itself, and a process never goes on
 //! working on another dataset than the one it joined.
 
+mod alive;
+mod announce;
 mod clock;
 pub(crate) mod configuration;
 pub mod control;
@@ -12,6 +14,9 @@ pub(crate) mod figures;
 mod groups;
 mod identity;
 
+pub use alive::announced;
+pub(crate) use alive::forget_dead;
+pub(crate) use announce::announcement;
 pub(crate) use clock::{ServerClock, restart_idle};
 pub use configuration::{Configuration, Outcome, Reload, configuration, configurations};
 pub(crate) use configuration::{in_force, reloaded};

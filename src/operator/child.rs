@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::CommandError;
+use crate::process::args::METRICS_ADDRESS;
 use crate::process::exit::Exit;
 
 /// A line is taken when it is this long, whether it has ended or not.
@@ -60,7 +61,9 @@ impl Spec {
         command
             .arg("child")
             .arg(std::process::id().to_string())
-            .arg(program);
+            .arg(program)
+            // One address is not for many: who asks for metrics asks each process for its own.
+            .env_remove(METRICS_ADDRESS);
         Self {
             program: program.to_owned(),
             listener,

@@ -1,9 +1,10 @@
-//! Layer 3: processes. Arguments, logs, signals, reloading and exit codes, the same for every
+//! Layer 3: processes. Arguments, logs, signals, reloading, metrics and exit codes, the same for every
 //! binary.
 
 pub mod args;
 pub mod exit;
 mod left_behind;
+mod monitor;
 mod reload;
 mod service;
 mod signals;

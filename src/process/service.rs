@@ -8,13 +8,15 @@ use std::time::Duration;
 use clap::{Command, CommandFactory, FromArgMatches, Parser};
 use tokio::sync::watch;
 
-use super::args::CommonArgs;
+use super::args::{CommonArgs, MonitorArgs};
 use super::exit::Exit;
 use super::left_behind;
+use super::monitor::{Monitor, Role};
 use super::reload::{Reloader, Watch};
 use super::signals::stop_on_signal;
 use super::startup::accept;
 use super::telemetry;
+use crate::metrics::pulse;
 use crate::router::{self, RouterError, RouterOptions};
 use crate::store::Redis;
 use crate::worker::{self, Handler, Rebuild, Restore, Stop, WorkerError, WorkerOptions};
@@ -24,6 +26,8 @@ use crate::worker::{self, Handler, Rebuild, Restore, Stop, WorkerError, WorkerOp
 struct WorkerArgs {
     #[command(flatten)]
     common: CommonArgs,
+    #[command(flatten)]
+    monitor: MonitorArgs,
     /// Name of this process within its group, stable across restarts: a restarted process takes
     /// over at once what its earlier life left. [default: host and a free number]
     #[arg(long, value_parser = process_name)]
@@ -54,6 +58,8 @@ struct WorkerArgs {
 struct RouterArgs {
     #[command(flatten)]
     common: CommonArgs,
+    #[command(flatten)]
+    monitor: MonitorArgs,
     /// Name of this process among the routers, stable across restarts. [default: host and a free number]
     #[arg(long, value_parser = process_name)]
     name: Option<String>,
@@ -139,6 +145,7 @@ pub fn worker_main<H: Handler, E: Display>(make: impl FnOnce() -> Result<H, E>) 
         drain,
         threads: args.threads,
         watch: args.watching.watch,
+        monitor: args.monitor,
     };
     serve(handler, &args.common, place, || {})
 }
@@ -155,6 +162,8 @@ pub(crate) struct Place {
     pub(crate) threads: Option<u16>,
     /// Whether changed files are taken without a signal.
     pub(crate) watch: Watch,
+    /// What it tells over HTTP.
+    pub(crate) monitor: MonitorArgs,
 }
 
 /// Runs a worker until it is told to stop; `ready` is called once it reads.
@@ -164,8 +173,14 @@ pub(crate) fn serve<H: Handler>(
     place: Place,
     ready: impl FnOnce() + Send + 'static,
 ) -> ExitCode {
+    let role = match place.rebuild {
+        None => Role::Worker(place.subscriber.clone()),
+        Some(_) => Role::Rebuild(place.subscriber.clone()),
+    };
+    let monitor = place.monitor.clone();
     run_process(
         common,
+        (&monitor, role),
         place.threads,
         place.watch,
         |redis, reloader| async move {
@@ -192,7 +207,10 @@ pub(crate) fn serve<H: Handler>(
                 name,
                 drain,
                 stop,
-                ready: Box::new(ready),
+                ready: Box::new(move || {
+                    pulse::reads();
+                    ready();
+                }),
             };
             worker::run(handler, options).await.map_err(|error| {
                 let exit = match &error {
@@ -216,6 +234,7 @@ pub fn router_main() -> ExitCode {
     telemetry::init();
     run_process(
         &args.common,
+        (&args.monitor, Role::Router),
         None,
         args.watching.watch,
         |redis, reloader| async move {
@@ -230,7 +249,7 @@ pub fn router_main() -> ExitCode {
                 reread: Box::new(move || tokio::task::block_in_place(|| rereader.reload())),
                 name: args.name,
                 stop: stop.reading.clone(),
-                ready: Box::new(|| {}),
+                ready: Box::new(pulse::reads),
             };
             let ran = tokio::select! {
                 ran = router::run(options) => ran,
@@ -248,8 +267,14 @@ pub fn router_main() -> ExitCode {
     )
 }
 
-/// What both have in common: configuration, Redis, runtime, reloading.
-fn run_process<F, Fut>(args: &CommonArgs, threads: Option<u16>, watch: Watch, run: F) -> ExitCode
+/// What both have in common: configuration, an address for metrics, Redis, runtime, reloading.
+fn run_process<F, Fut>(
+    args: &CommonArgs,
+    (told, role): (&MonitorArgs, Role),
+    threads: Option<u16>,
+    watch: Watch,
+    run: F,
+) -> ExitCode
 where
     F: FnOnce(Redis, Arc<Reloader>) -> Fut,
     Fut: Future<Output = Result<(), ExitCode>>,
@@ -261,6 +286,10 @@ where
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    let monitor = match Monitor::bind(told, role) {
+        Ok(monitor) => monitor,
+        Err(error) => return failed(Exit::from(&error), &error),
+    };
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = threads {
         builder.worker_threads(threads.into());
@@ -271,10 +300,14 @@ where
     };
     let outcome = runtime.block_on(async {
         let redis = Redis::open(&args.redis_url).map_err(|e| failed(Exit::from(&e), &e))?;
+        let reloader = Reloader::new(config, watch, redis.link());
+        if let Some(monitor) = monitor {
+            let started = monitor.start(&redis, reloader.subscribe());
+            started.map_err(|e| failed(Exit::Failure, &e))?;
+        }
         accept(&redis)
             .await
             .map_err(|e| failed(Exit::from(&e), &e))?;
-        let reloader = Reloader::new(config, watch, redis.link());
         let reloading = tokio::spawn(reloader.clone().run());
         let outcome = run(redis, reloader).await;
         reloading.abort();

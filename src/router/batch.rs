@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::LEASE;
 use super::dedupe::Window;
+use super::measured;
 use crate::fleet::ROUTER;
+use crate::metrics;
 use crate::retry::RECONNECT;
 use crate::store::{
     self, Audit, Fence, Fields, Holder, Keys, Link, Parked, RouteBatch, RouteCounts, Routed,
@@ -165,8 +167,12 @@ impl Dispatch {
         Ok(total)
     }
 
-    /// Tells the hops of a batch, if all of it went the way that was decided: what is told did happen.
+    /// Counts a batch, and tells its hops, if all of it went the way that was decided: what is told did
+    /// happen.
     pub(super) fn tell(&self, batch: Decided, counts: &RouteCounts) {
+        if metrics::on() {
+            measured::routed(&batch, counts);
+        }
         if counts.routed + counts.scheduled + counts.refused == batch.entries.len() as u64 {
             self.tracer.tell(batch.hops);
         }
@@ -186,6 +192,7 @@ impl Dispatch {
                 return Err(error);
             }
             failures += 1;
+            metrics::pulse::beat(); // Redis is away, and the router is not
             tracing::warn!(%error, failures, "Redis did not route a batch; sending it again");
             tokio::time::sleep(RECONNECT.delay(failures)).await;
         }

@@ -1,6 +1,7 @@
-//! The janitor: trims history that nobody needs any more and removes dead consumers.
+//! The janitor: trims history that nobody needs any more, removes dead consumers and forgets dead
+//! processes.
 //!
-//! Redis: XTRIM on the domain streams, on `dead:*` and on `audit`, XGROUP DELCONSUMER.
+//! Redis: XTRIM on the domain streams, on `dead:*` and on `audit`, XGROUP DELCONSUMER, fields of `fleet`.
 //! Guarantee: nothing that a group has yet to settle is trimmed, and no consumer that owns a
 //! delivery is deleted. Each step is one script, so several janitors do not disturb each other.
 
@@ -90,7 +91,7 @@ async fn clean(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreErr
     for (stream, subscriber) in records.keys() {
         go_on(stream, drop_ghosts(link, keys, stream, subscriber).await);
     }
-    Ok(())
+    fleet::forget_dead(link, keys).await
 }
 
 /// One stream that cannot be cleaned costs no other its cleaning.

@@ -4,7 +4,7 @@
 //! is to be delivered later waits until the scheduler of any router moves it on.
 //!
 //! Redis: `inbox` (group `router`), the domain streams, `seen:*`, `dead:router`, `stats:router`,
-//! `scheduled` and `scheduled:events`, `audit`.
+//! `scheduled` and `scheduled:events`, `audit`; marks in `fleet` of what is not well.
 //! Guarantee: an accepted event is in the inbox, or scheduled, or in its domain stream, or in
 //! `dead:router`, or was a duplicate or cancelled; several routers may run side by side.
 
@@ -13,7 +13,9 @@ mod batch;
 mod decide;
 mod dedupe;
 mod fast;
+mod health;
 mod janitor;
+mod measured;
 mod run;
 mod scheduler;
 mod sender;

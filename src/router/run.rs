@@ -12,14 +12,15 @@ use super::ahead::ReadAhead;
 use super::batch::{Decided, Dispatch, ReadCount, bytes_of};
 use super::decide::{Verdict, decide, examine, might_pass_with_newer_config, source};
 use super::dedupe::Window;
-use super::janitor;
 use super::scheduler::Scheduler;
 use super::sender::Sender;
 use super::traced;
+use super::{health, janitor};
 use crate::failpoint::failpoint;
 use crate::fleet::{
     self, INBOX, Identity, Membership, MembershipLost, ROUTER, ServerClock, WantedGroup,
 };
+use crate::metrics::pulse;
 use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
@@ -123,6 +124,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
     let reread: Arc<dyn Fn() + Send + Sync> = reread.into();
     let in_force = watch::Sender::new(active.clone());
     let upkeep = janitor::run(link.clone(), keys.clone(), config.clone());
+    let watch = health::run(&link, &keys, in_force.subscribe());
     let alive = fleet::keep_alive(&link, &keys, &identity, &membership);
     let tracer = Tracer::start(link.clone(), keys.clone(), active.routing.trace());
     let scheduler = Scheduler::new(
@@ -163,6 +165,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         lost = alive => Err(lost.into()),
         () = upkeep => Ok(()),
         () = scheduler.run() => Ok(()),
+        () = watch => Ok(()),
     };
     tracer.finish().await;
     if outcome.is_ok() {
@@ -191,6 +194,7 @@ impl Router {
     async fn route_all(&mut self) -> Result<(), RouterError> {
         let mut failures = 0;
         while !self.stop.is_cancelled() {
+            pulse::beat();
             if let Err(error) = self.route_what_comes(&mut failures).await {
                 self.sender = Sender::start(self.dispatch.clone());
                 self.count.shrink();
@@ -232,6 +236,7 @@ impl Router {
     ) -> Result<(), StoreError> {
         let mut next_upkeep = Instant::now() + UPKEEP;
         while let Some(read) = ahead.next().await {
+            pulse::beat();
             let (read, fresh) = read?;
             *failures = 0;
             let fresh = fresh
@@ -360,6 +365,7 @@ impl Router {
 
     /// Brings back what a dead router had read. Answers whether there was anything.
     async fn reclaim(&mut self) -> Result<bool, StoreError> {
+        pulse::beat();
         let (inbox, limit) = (self.inbox.clone(), self.count.get());
         let (lease, asked) = (LEASE.as_millis() as u64, Instant::now());
         let reclaimed = self

@@ -19,11 +19,13 @@ use tokio::time::Instant;
 use super::batch::{MAX_BYTES, is_wrong_type};
 use super::decide::might_pass_with_newer_config;
 use super::dedupe::Window;
+use super::measured;
 use super::traced;
 use crate::admission::{Admitted, Rejection, admit};
 use crate::failpoint::failpoint;
 use crate::fleet::{self, ROUTER};
 use crate::letter::Letter;
+use crate::metrics;
 use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
@@ -231,6 +233,9 @@ impl Scheduler {
         });
         let refused = refused.await?;
         if refused > 0 {
+            if metrics::on() {
+                measured::refused(events.iter().map(|event| &event.letter), refused);
+            }
             tracing::warn!(
                 refused,
                 "refused scheduled events: see streamfleet dead list --subscriber router"

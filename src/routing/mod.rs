@@ -27,7 +27,7 @@ pub use self::model::json_schema;
 pub use self::problem::{ConfigError, Problem, Severity};
 pub(crate) use self::problem::{did_you_mean, read_bounded};
 pub use self::table::{
-    AuditSettings, BreakerSettings, Limits, Route, Routing, Start, StreamSettings,
+    AuditSettings, BreakerSettings, HealthSettings, Limits, Route, Routing, Start, StreamSettings,
     SubscriberSettings,
 };
 

@@ -142,6 +142,9 @@ pub(super) struct SettingsModel {
     /// When all workers of a subscriber stop reading because what it depends on is down;
     /// `breaker: { enabled: false }` switches that off.
     pub(super) breaker: Option<BreakerModel>,
+    /// When a router publishes System.Health.CheckFailed for a subscriber, if a schema and a stream
+    /// know that type; `health: { enabled: false }` switches that off.
+    pub(super) health: Option<HealthModel>,
     /// Where a new subscriber starts: new, beginning, or a time. Default: new.
     #[schemars(example = &"beginning", example = &"2026-01-31T00:00:00Z")]
     pub(super) start: Option<String>,
@@ -201,6 +204,24 @@ pub(super) struct BreakerModel {
     /// How many deliveries, of all workers, try whether it can be closed, and must find that. Default: 3.
     #[schemars(range(min = 1, max = 1_000), example = 3)]
     pub(super) probes: Option<u32>,
+}
+
+/// When a subscriber counts as not well. While it is paused, nothing is looked at.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HealthModel {
+    /// Whether it is looked at. Default: true.
+    #[schemars(example = false)]
+    pub(super) enabled: Option<bool>,
+    /// How long it may be without a live worker, 1s to 24h. Default: 1m.
+    #[schemars(example = &"1m")]
+    pub(super) no_worker: Option<Span>,
+    /// How long the oldest event that it has not read may have waited, 1s to 30d. Default: 15m.
+    #[schemars(example = &"15m")]
+    pub(super) behind: Option<Span>,
+    /// While it does not recover, it is published again after this time, 1m to 30d. Default: 6h.
+    #[schemars(example = &"6h")]
+    pub(super) again: Option<Span>,
 }
 
 /// The JSON schema of `routing.yaml` (draft-07), for editors; the checks use the same.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::check::Checked;
 use super::duration::Span;
-use super::model::{BreakerModel, Model, SettingsModel};
+use super::model::{BreakerModel, HealthModel, Model, SettingsModel};
 use crate::event_type::EventType;
 use crate::retry::Backoff;
 use crate::schemas::SchemaSet;
@@ -86,6 +86,8 @@ pub struct SubscriberSettings {
     pub lease: Duration,
     /// When all its workers stop reading because what it depends on is down.
     pub breaker: BreakerSettings,
+    /// When it counts as not well.
+    pub health: HealthSettings,
     /// Where its group starts when it is first created.
     pub start: Start,
     /// The binary that serves it.
@@ -112,6 +114,19 @@ pub struct BreakerSettings {
     pub max_open: Duration,
     /// How many deliveries try whether it can be closed, and must find that.
     pub probes: u32,
+}
+
+/// When a subscriber counts as not well, so that a router publishes System.Health.CheckFailed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// Whether it is looked at.
+    pub enabled: bool,
+    /// How long it may be without a live worker.
+    pub no_worker: Duration,
+    /// How long the oldest event that it has not read may have waited.
+    pub behind: Duration,
+    /// While it does not recover, it is published again after this time.
+    pub again: Duration,
 }
 
 impl BreakerSettings {
@@ -333,6 +348,7 @@ pub(super) fn settle(
         timeout: span(pick(layers, |s| s.timeout), seconds(30)),
         lease: span(pick(layers, |s| s.lease), seconds(30)),
         breaker: breaker(layers.map(|layer| layer?.breaker.as_ref())),
+        health: health(layers.map(|layer| layer?.health.as_ref())),
         start: pick(layers, |s| s.start.as_deref())
             .and_then(parse_start)
             .unwrap_or(Start::New),
@@ -359,6 +375,20 @@ fn breaker(layers: [Option<&BreakerModel>; 2]) -> BreakerSettings {
         open: span(pick(layers, |b| b.open), 5),
         max_open: span(pick(layers, |b| b.max_open), 60),
         probes: pick(layers, |b| b.probes).unwrap_or(3),
+    }
+}
+
+fn health(layers: [Option<&HealthModel>; 2]) -> HealthSettings {
+    let span = |field: fn(&HealthModel) -> Option<Span>, or| {
+        let set = layers.into_iter().flatten().find_map(field);
+        set.map_or(Duration::from_secs(or), |Span(span)| span)
+    };
+    let enabled = layers.into_iter().flatten().find_map(|h| h.enabled);
+    HealthSettings {
+        enabled: enabled.unwrap_or(true),
+        no_worker: span(|h| h.no_worker, 60),
+        behind: span(|h| h.behind, 900),
+        again: span(|h| h.again, 6 * 3_600),
     }
 }
 

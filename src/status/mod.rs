@@ -26,7 +26,7 @@ pub use self::workers::{State, WorkerStatus, workers};
 use crate::fleet::control::Control;
 use crate::fleet::{self, Configuration, INBOX, ROUTER};
 use crate::routing::Routing;
-use crate::store::{self, EntryId, Keys, Link, RELEASED, RETRY, StoreError};
+use crate::store::{EntryId, Keys, Link, RELEASED, RETRY, StoreError};
 
 /// Everything at one moment. Ages are in milliseconds, by the clock of Redis.
 #[derive(Clone, Debug, Serialize)]
@@ -303,13 +303,7 @@ const WHO: [&str; 5] = ["nonce", "host", "pid", "version", "seen"];
 /// # Errors
 /// Redis could not be asked.
 pub async fn processes(link: &Link, keys: &Keys) -> Result<Vec<ProcessStatus>, StoreError> {
-    let found = store::scan(link, &keys.worker("*", "*"), Some("hash")).await?;
-    let mut names: Vec<(String, String)> = found
-        .iter()
-        .filter_map(|key| keys.strip(key).strip_prefix("worker:")?.split_once(':'))
-        .map(|(subscriber, name)| (subscriber.to_owned(), name.to_owned()))
-        .collect();
-    names.sort();
+    let names = fleet::announced(link, keys).await?;
     let mut pipeline = redis::pipe();
     for (subscriber, name) in &names {
         let key = keys.worker(subscriber, name);

@@ -78,7 +78,7 @@ impl Keys {
         self.key("audit")
     }
     /// Hash: dataset ID, configuration generations and which of them is routed by, every group ever
-    /// created.
+    /// created, who announced itself, who is not well.
     pub fn fleet(&self) -> String {
         self.key("fleet")
     }
@@ -112,6 +112,22 @@ impl Keys {
     /// Field of [`fleet`](Self::fleet): the number of the rebuild that a subscriber's keys are from.
     pub fn fleet_rebuilt(subscriber: &str) -> String {
         format!("rebuilt:{subscriber}")
+    }
+    /// Field of [`fleet`](Self::fleet): a worker that announced itself, and may be dead by now.
+    pub fn fleet_worker(subscriber: &str, name: &str) -> String {
+        format!("worker:{subscriber}:{name}")
+    }
+    /// The subscriber and the name of such a field.
+    pub fn worker_of(field: &str) -> Option<(&str, &str)> {
+        field.strip_prefix("worker:")?.split_once(':')
+    }
+    /// Field of [`fleet`](Self::fleet): since when a subscriber does not pass a check.
+    pub fn fleet_health(subscriber: &str, check: &str) -> String {
+        format!("health:{subscriber}:{check}")
+    }
+    /// The subscriber and the check of such a field.
+    pub fn health_of(field: &str) -> Option<(&str, &str)> {
+        field.strip_prefix("health:")?.split_once(':')
     }
     /// Hash with TTL: one live worker.
     pub fn worker(&self, subscriber: &str, name: &str) -> String {

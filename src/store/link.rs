@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::findings::Finding;
+use crate::metrics;
 use crate::retry::RECONNECT;
 
 /// How long a short command may go unanswered before its connection is given up.
@@ -331,13 +332,20 @@ impl Link {
         F: FnOnce(MultiplexedConnection) -> Fut,
         Fut: Future<Output = Result<T, RedisError>>,
     {
+        let asked = metrics::on().then(Instant::now);
         match exchange(connection).await {
             Ok(answer) => {
+                if let Some(asked) = asked {
+                    metrics::REDIS.took(asked.elapsed());
+                }
                 self.proven.fetch_max(epoch, Ordering::Relaxed);
                 self.answers.fetch_add(1, Ordering::Relaxed);
                 Ok(answer)
             }
             Err(cause) => {
+                if asked.is_some() {
+                    metrics::REDIS_ERRORS.add(1);
+                }
                 if loses_connection(&cause) {
                     let mut state = self.state.lock().await;
                     if self.epoch() == epoch && state.connection.take().is_some() {

@@ -20,6 +20,7 @@ use super::renew;
 use super::settle::{Ends, Settlers};
 use crate::failpoint::failpoint;
 use crate::fleet::Identity;
+use crate::metrics::{self, RELEASED};
 use crate::routing::{Config, SubscriberSettings};
 use crate::store::{EntryId, Fence, Fields, Holder, Link};
 use crate::trace::Tracer;
@@ -190,7 +191,10 @@ impl<H: Handler> Core<H> {
                 .link
                 .run(|mut c| async move { holder.release(&mut c, &fences).await });
             match tokio::time::timeout(RELEASE_TIMEOUT, released).await {
-                Ok(Ok(_)) => failpoint!("worker.released"),
+                Ok(Ok(_)) => {
+                    metrics::came_to(RELEASED, batch.len() as u64);
+                    failpoint!("worker.released");
+                }
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "could not release deliveries: they come back after their lease")
                 }

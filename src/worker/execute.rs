@@ -14,11 +14,13 @@ use tokio::time::Instant;
 use super::core::{Core, Source};
 use super::delivery::{Delivery, GivenUp, InHand, Next, Slotted, Start, after_failure, truncate};
 use super::handler::{Context, Effects, Handler};
+use super::measured::settles;
 use super::settle::{Ack, Answer, Commit, End, Unsettled, Waits, report, until_answered};
 use crate::error::{Failure, HandlerError};
 use crate::event::Event;
 use crate::failpoint::failpoint;
 use crate::letter::Letter;
+use crate::metrics::{self, DEAD, GIVEN_UP, WAITING};
 use crate::retry::RECONNECT;
 use crate::routing::SubscriberSettings;
 use crate::store::{CommitRequest, Committed, Parked, Settled};
@@ -142,6 +144,7 @@ pub(crate) async fn go_on<H: Handler>(core: Arc<Core<H>>, in_hand: InHand, mut s
             Stage::Ran(Ran::Lost) => return,
             Stage::Ran(Ran::Interrupted) => return core.release(vec![delivery]).await,
             Stage::Ran(Ran::Failed(error)) => {
+                metrics::called(|| began.elapsed(), false);
                 // A handler that was cut off or panicked says nothing of what it depends on, unless
                 // every failure counts: then its probe is given back.
                 if settings.breaker.failure_rate.is_none() {
@@ -165,7 +168,10 @@ pub(crate) async fn go_on<H: Handler>(core: Arc<Core<H>>, in_hand: InHand, mut s
                 Err(error) if error.kind() == Failure::Retry && returned.gave_way => {
                     return core.release(vec![delivery]).await;
                 }
-                Err(error) => error,
+                Err(error) => {
+                    metrics::called(|| began.elapsed(), false);
+                    error
+                }
             },
             Stage::Asked(request, answer) => {
                 match core.commit(&delivery, request, answer, hop.take()).await {
@@ -348,20 +354,28 @@ impl<H: Handler> Core<H> {
             Next::Wait => wait,
             Next::GiveUp(why) => return self.bury(delivery, why, &error).await,
         };
-        self.park(delivery, again).await?;
+        if self.park(delivery, again).await? {
+            match charged {
+                true => metrics::will_be_retried(attempt),
+                false => metrics::came_to(WAITING, 1),
+            }
+        }
         self.tell_failed(event, attempt, &error, again);
         Some(())
     }
 
     async fn retry_later(&self, delivery: Delivery, delay: Duration) {
-        self.park(&delivery, delay).await.unwrap_or(());
+        if self.park(&delivery, delay).await == Some(true) {
+            metrics::came_to(WAITING, 1);
+        }
     }
 
     async fn give_up(&self, delivery: Delivery, why: GivenUp, error: &str) {
         self.bury(&delivery, why, error).await.unwrap_or(());
     }
 
-    async fn park(&self, delivery: &Delivery, delay: Duration) -> Option<()> {
+    /// Answers whether it was still ours; nothing if the process must end.
+    async fn park(&self, delivery: &Delivery, delay: Duration) -> Option<bool> {
         let lease = self.lease_of(delivery).as_millis() as u64;
         let log = if delivery.log.0.is_empty() {
             String::new()
@@ -375,17 +389,17 @@ impl<H: Handler> Core<H> {
             starts: delivery.starts,
         }];
         failpoint!("worker.parking");
-        self.settle(delivery, "retry", |mut c| {
+        let settled = self.settle(delivery, "retry", |mut c| {
             let parked = &parked;
             async move {
                 let holder = &delivery.source.holder;
                 holder.retry_later(&mut c, lease, parked).await.map(first)
             }
-        })
-        .await?;
+        });
+        let ours = settled.await?;
         failpoint!("worker.parked");
         self.due.add(delay);
-        Some(())
+        Some(ours)
     }
 
     async fn bury(&self, delivery: &Delivery, why: GivenUp, error: &str) -> Option<()> {
@@ -404,7 +418,7 @@ impl<H: Handler> Core<H> {
         // What a rebuild gives up becomes the subscriber's with the model.
         let dead = self.env.keys.dead(group);
         failpoint!("worker.burying");
-        self.settle(delivery, "dead letter", |mut c| {
+        let settled = self.settle(delivery, "dead letter", |mut c| {
             let (dead, letter) = (&dead, &letter);
             async move {
                 let holder = &delivery.source.holder;
@@ -412,8 +426,11 @@ impl<H: Handler> Core<H> {
                     .dead_letter(&mut c, delivery.fence, dead, letter)
                     .await
             }
-        })
-        .await?;
+        });
+        if settled.await? && metrics::on() {
+            GIVEN_UP.add(why.as_str(), 1);
+            metrics::came_to(DEAD, 1);
+        }
         failpoint!("worker.buried");
         self.tell_dead(delivery, why, error);
         tracing::error!(stream = &*delivery.source.name, entry = %delivery.fence.id, reason = why.as_str(), error, dead,
@@ -426,7 +443,7 @@ impl<H: Handler> Core<H> {
         delivery: &Delivery,
         what: &str,
         send: impl FnMut(MultiplexedConnection) -> Fut,
-    ) -> Option<()>
+    ) -> Option<bool>
     where
         Fut: Future<Output = Result<Settled, RedisError>>,
     {
@@ -438,8 +455,9 @@ impl<H: Handler> Core<H> {
             answer.resent,
             what,
         );
-        Some(())
+        Some(settles(answer.value, answer.resent))
     }
+
     /// The one in force: a reload may have lengthened it.
     fn lease_of(&self, delivery: &Delivery) -> Duration {
         let source = &delivery.source;

@@ -22,6 +22,7 @@ mod fetch;
 mod handler;
 mod held;
 mod lanes;
+mod measured;
 mod reclaim;
 mod renew;
 mod restore;

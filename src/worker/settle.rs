@@ -18,8 +18,10 @@ use tokio_util::task::TaskTracker;
 
 use super::delivery::InHand;
 use super::held::HeldGuard;
+use super::measured::{self, is_done};
 use crate::failpoint::failpoint;
 use crate::fleet::figures::APPENDS;
+use crate::metrics::{self, OVERTAKEN};
 use crate::retry::RECONNECT;
 use crate::store::{
     CommitRequest, Committed, Fence, Holder, Link, Settled, StoreError, is_dataset_gone,
@@ -41,7 +43,6 @@ pub(crate) struct Ack {
     pub(crate) fence: Fence,
     pub(crate) troubled: bool,
     /// Held until it is settled, if it was.
-    #[expect(dead_code, reason = "what it does, it does when it is dropped")]
     pub(crate) guard: Option<HeldGuard>,
     /// What is to be told once it is done.
     pub(crate) hop: Option<Traced>,
@@ -323,6 +324,9 @@ impl Settler {
         });
         if let Some(Answer { value, resent }) = answer.await {
             failpoint!("worker.acknowledged");
+            if metrics::on() {
+                measured::acknowledged(&acks, &value, resent);
+            }
             // Which of them were not ours any more is not told, and what a trace tells did happen.
             if value.done == fences.len() || resent {
                 self.tracer
@@ -367,9 +371,12 @@ impl Settler {
                 return;
             };
             APPENDS.took(appends, sent.elapsed());
+            if metrics::on() {
+                measured::committed(&part, &value, resent, sent.elapsed());
+            }
             failpoint!("worker.committed");
             for ((request, (waits, hop)), value) in part.into_iter().zip(waiting).zip(value) {
-                if done(&value, resent) {
+                if is_done(&value, resent) {
                     self.tracer.tell(hop);
                 }
                 self.tell(request, waits, Answer { value, resent });
@@ -402,15 +409,6 @@ impl Settler {
     }
 }
 
-/// Whether this call, or one before it whose answer was lost, settled the delivery.
-fn done(answer: &Committed, resent: bool) -> bool {
-    match answer {
-        Committed::Settled(Settled::Done) => true,
-        Committed::Settled(Settled::Gone) => resent,
-        _ => false,
-    }
-}
-
 /// Bytes of commits in one script, unless a single one has more: it must not hold Redis up.
 const MAX_COMMIT_BYTES: usize = 256 * 1024;
 
@@ -427,6 +425,7 @@ pub(crate) fn report(holder: &Holder, fence: Fence, settled: Settled, resent: bo
         // The first send had done it; only its answer was lost.
         Settled::Gone | Settled::Fenced if resent => {}
         Settled::Gone | Settled::Fenced => {
+            metrics::came_to(OVERTAKEN, 1);
             tracing::warn!(stream = holder.stream, entry = %fence.id, ?settled,
                 "{what} came too late: the delivery is another worker's, nothing was written");
         }

@@ -9,6 +9,7 @@ use super::core::Core;
 use super::delivery::{Delivery, GivenUp};
 use super::handler::Handler;
 use crate::event::Event;
+use crate::metrics;
 use crate::store::StreamField;
 use crate::trace::{Flow, Traced, What};
 
@@ -20,6 +21,7 @@ impl<H: Handler> Core<H> {
         delivery: &Delivery,
         began: Instant,
     ) -> Option<Traced> {
+        metrics::called(|| began.elapsed(), true);
         self.tracer.hop(
             || Some(Flow::of(event)),
             || What::Handled {

@@ -34,6 +34,8 @@ fn dev_with(folder: &Path, more: &[&str], environment: &[(&str, &str)]) -> Proce
     command.arg("--dir").arg(folder.join("data")).args(more);
     command.env("STREAMFLEET_OUTBOX", folder.join("outbox"));
     command.env("STREAMFLEET_REDIS_SERVER", program());
+    // Not for those that it starts: nobody has this address.
+    command.env("STREAMFLEET_METRICS_ADDRESS", "192.0.2.1:1");
     command.envs(environment.iter().copied());
     let log = folder.join("dev.log");
     let file = File::create(&log).unwrap();

@@ -26,6 +26,7 @@ mod expiry;
 mod handlers_doc;
 mod hostile;
 mod ledger;
+mod metrics;
 mod mutants;
 mod operator;
 mod order_flow;

@@ -104,8 +104,8 @@ impl Shop {
         let fleet: BTreeMap<String, String> = self.cli("HGETALL fleet");
         let fields = fleet.into_keys().filter(|field| field.contains('@'));
         // Signs of life end by themselves.
-        let keys = keys.into_iter().filter(|key| !key.starts_with("worker:"));
-        keys.chain(fields).collect()
+        let all = keys.into_iter().chain(fields);
+        all.filter(|name| !name.starts_with("worker:")).collect()
     }
 
     fn pending(&self) -> u64 {

@@ -13,7 +13,7 @@ use super::floor;
 use super::latency::Recorder;
 use super::stage::LOOK;
 use super::workload::{FOLLOW_UP_TYPE, NAMESPACE, Workload, is_counted, number, stamp};
-use crate::process::args::CommonArgs;
+use crate::process::args::{CommonArgs, MonitorArgs};
 use crate::process::exit::Exit;
 use crate::process::{Place, Watch, serve};
 use crate::publisher::{Publisher, appends};
@@ -258,6 +258,7 @@ fn run_worker(work: Work, common: &CommonArgs) -> Result<ExitCode, CommandError>
         drain,
         threads: work.threads,
         watch: Watch::Off,
+        monitor: MonitorArgs::default(),
     };
     let exit = serve(handler, common, place, ready);
     recorder.write(&work.counted)?;

@@ -65,6 +65,12 @@ impl Checker<'_> {
             self.range(&at("open"), breaker.open, least, HOUR);
             self.range(&at("max_open"), breaker.max_open, least, DAY);
         }
+        if let Some(health) = &own.health {
+            let at = |field| at(&["health", field]);
+            self.range(&at("no_worker"), health.no_worker, SECOND, DAY);
+            self.range(&at("behind"), health.behind, SECOND, 30 * DAY);
+            self.range(&at("again"), health.again, 60 * SECOND, 30 * DAY);
+        }
         if let Some(start) = &own.start
             && parse_start(start).is_none()
         {

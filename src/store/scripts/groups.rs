@@ -1,9 +1,12 @@
-//! The fleet's memory: dataset and configurations, groups, live workers.
+//! The fleet's memory: dataset and configurations, groups, live workers, who is not well.
 
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 
-use super::{ENSURE_GROUP, Holder, JOIN_FLEET, REGISTER_WORKER, RETIRE_GROUP, flag};
+use super::{
+    ENSURE_GROUP, FORGET_WORKER, Holder, JOIN_FLEET, NOTE_HEALTH, REGISTER_WORKER, RETIRE_GROUP,
+    flag,
+};
 
 /// What a process learns when it joins the fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,25 +137,65 @@ pub enum Announce {
     Withdraw,
 }
 
-/// Announces a live worker; false if the name is another's.
+/// Announces a live worker, which is found by its field in `fleet`; false if the name is another's.
 pub async fn register_worker(
     connection: &mut MultiplexedConnection,
     worker: &str,
+    (fleet, fleet_field): (&str, &str),
     nonce: &str,
     ttl_ms: u64,
     how: Announce,
     fields: &[(&str, String)],
 ) -> Result<bool, RedisError> {
     let mut call = REGISTER_WORKER.key(worker);
-    call.arg(nonce).arg(ttl_ms).arg(match how {
+    call.key(fleet).arg(nonce).arg(ttl_ms).arg(match how {
         Announce::Claim => "claim",
         Announce::Replace => "replace",
         Announce::Renew => "renew",
         Announce::Withdraw => "withdraw",
     });
+    call.arg(fleet_field);
     for (name, value) in fields {
         call.arg(*name).arg(value);
     }
     let answer: String = call.invoke_async(connection).await?;
     Ok(answer == "OK")
+}
+
+/// Forgets a worker that gives no sign of life any more; false if it does.
+pub async fn forget_worker(
+    connection: &mut MultiplexedConnection,
+    fleet: &str,
+    worker: &str,
+    fleet_field: &str,
+) -> Result<bool, RedisError> {
+    let mut call = FORGET_WORKER.key(fleet);
+    call.key(worker).arg(fleet_field);
+    call.invoke_async(connection).await
+}
+
+/// A change of the mark that says since when something is not well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthNote {
+    /// The field of the mark in `fleet`.
+    pub field: String,
+    /// The mark as it was read; empty if there was none.
+    pub before: String,
+    /// The new one; empty for none.
+    pub after: String,
+    /// The event that tells of it; empty for none.
+    pub event: Vec<u8>,
+}
+
+/// Makes the change; false if the mark is another by now: then nothing is written.
+pub async fn note_health(
+    connection: &mut MultiplexedConnection,
+    fleet: &str,
+    inbox: &str,
+    note: &HealthNote,
+) -> Result<bool, RedisError> {
+    let mut call = NOTE_HEALTH.key(fleet);
+    call.key(inbox).arg(&note.field).arg(&note.before);
+    call.arg(&note.after).arg(note.event.as_slice());
+    call.invoke_async(connection).await
 }

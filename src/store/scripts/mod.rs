@@ -11,7 +11,7 @@
 //! | claim | get and keep deliveries: reclaim, take over, mark, renew, restart idle times |
 //! | route | move a batch of the inbox on; redrive a letter |
 //! | transact | the same for an ordinary batch: a script checks, a transaction writes |
-//! | groups | dataset, groups, live workers |
+//! | groups | dataset, groups, live workers, who is not well |
 //! | scheduled | events that are to be delivered later: find, move, refuse, cancel |
 //! | trim | cut history |
 //! | control | pause and resume a subscriber; its circuit breaker |
@@ -40,8 +40,8 @@ pub use control::{
     resume, take_probe,
 };
 pub use groups::{
-    Announce, Ensure, GroupState, Membership, Retired, ensure_group, join_fleet, register_worker,
-    retire_group,
+    Announce, Ensure, GroupState, HealthNote, Membership, Retired, ensure_group, forget_worker,
+    join_fleet, note_health, register_worker, retire_group,
 };
 pub use route::{Audit, RouteBatch, RouteCounts, Routed, redrive, route};
 pub use scheduled::{
@@ -75,6 +75,7 @@ scripts! {
     RENEW = " flags=allow-oom", "../lua/renew.lua";
     TRIM = " flags=allow-oom", "../lua/trim.lua";
     DROP_CONSUMER = " flags=allow-oom", "../lua/drop_consumer.lua";
+    FORGET_WORKER = " flags=allow-oom", "../lua/forget_worker.lua";
     REGISTER_WORKER = " flags=allow-oom", "../lua/register_worker.lua";
     ROUTE = "", "../lua/route.lua";
     CHECK_ROUTE = "", "../lua/check_route.lua";
@@ -92,6 +93,7 @@ scripts! {
     OPEN_BREAKER = " flags=allow-oom", "../lua/open_breaker.lua";
     TAKE_PROBE = " flags=allow-oom", "../lua/take_probe.lua";
     END_PROBE = " flags=allow-oom", "../lua/end_probe.lua";
+    NOTE_HEALTH = "", "../lua/note_health.lua";
     SWITCH = " flags=allow-oom", "../lua/switch.lua";
 }
 

@@ -6,9 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::admission::{self, Refusal};
-use crate::event::Event;
-use crate::event_type::EventType;
+use crate::fleet::announcement;
 use crate::routing::Config;
 
 /// `System.Breaker.Opened`: the data.
@@ -43,29 +41,6 @@ impl Closed<'_> {
     /// The same.
     pub(super) fn event(&self, flow: Uuid, config: &Config) -> Vec<u8> {
         announcement("System.Breaker.Closed", self.subscriber, flow, self, config)
-    }
-}
-
-fn announcement(
-    event_type: &str,
-    subscriber: &str,
-    flow: Uuid,
-    data: &impl Serialize,
-    config: &Config,
-) -> Vec<u8> {
-    let event = EventType::parse(event_type)
-        .ok()
-        .and_then(|event_type| Event::new(&event_type, data).ok())
-        .map(|event| event.within(flow, subscriber))
-        .and_then(|event| serde_json::to_vec(&event).ok())
-        .unwrap_or_default();
-    match admission::admit(&event, 0, config) {
-        Ok(_) => event,
-        Err(refused) if refused.code == Refusal::UnknownType => Vec::new(),
-        Err(refused) => {
-            tracing::warn!(event_type, %refused, "the configuration does not admit the event that tells of a circuit breaker");
-            Vec::new()
-        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::Context;
 use super::effects::{EffectError, quoted};
 use crate::error::HandlerError;
 use crate::fleet::figures::LOADS;
+use crate::metrics;
 use crate::store::Entry;
 
 /// An event to append to an entity's history.
@@ -97,6 +98,9 @@ impl Context {
             .query(redis::cmd("XRANGE").arg(&key).arg(from_version).arg("+"))
             .await?;
         LOADS.took(1, asked.elapsed());
+        if metrics::on() {
+            metrics::LOADED.observe(entries.len() as u64, 1);
+        }
         let events = entries
             .iter()
             .map(|e| StoredEvent::from_entry(&key, e))

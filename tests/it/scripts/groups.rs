@@ -1,6 +1,8 @@
 //! ensure_group and retire_group: created once, never recreated by themselves, retired by consent.
 
-use streamfleet::store::{Ensure, GroupState, Retired, ensure_group, join_fleet, retire_group};
+use streamfleet::store::{
+    Ensure, GroupState, HealthNote, Retired, ensure_group, join_fleet, note_health, retire_group,
+};
 
 use super::*;
 
@@ -225,4 +227,40 @@ async fn a_look_creates_nothing_and_tells_retired_from_lost() {
     assert_eq!(b.ensure("$", LEASE, Ensure::Look).await, GroupState::Exists);
     b.run(&format!("XGROUP DESTROY {STREAM} {GROUP}"));
     assert_eq!(b.ensure("$", LEASE, Ensure::Look).await, GroupState::Lost);
+}
+
+#[tokio::test]
+async fn what_is_not_well_is_noted_and_told_by_one() {
+    let mut b = Bench::empty().await;
+    let note = |before: &str, after: &str, event: &str| HealthNote {
+        field: "health:x-service:workers".to_owned(),
+        before: before.to_owned(),
+        after: after.to_owned(),
+        event: event.into(),
+    };
+    let table = [
+        (note("", "5", ""), true, Some("5"), 0),
+        (note("", "6", ""), false, Some("5"), 0),
+        (note("5", "5:9", "{}"), true, Some("5:9"), 1),
+        (note("5", "5:9", "{}"), false, Some("5:9"), 1),
+        (note("5:9", "", ""), true, None, 1),
+        (note("5:9", "", ""), false, None, 1),
+    ];
+    for (note, noted, mark, told) in table {
+        let did = note_health(&mut b.redis, "fleet", "inbox", &note).await;
+        assert_eq!(did.unwrap(), noted, "{note:?}");
+        let found: Option<String> = b.cli("HGET fleet health:x-service:workers");
+        assert_eq!(found.as_deref(), mark, "{note:?}");
+        assert_eq!(b.cli::<u64>("XLEN inbox"), told, "{note:?}");
+    }
+    b.run("SET other x");
+    let before = b.snapshot();
+    let refused = note_health(&mut b.redis, "fleet", "other", &note("", "1:2", "{}")).await;
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("key other is a string")
+    );
+    assert_eq!(b.snapshot(), before);
 }

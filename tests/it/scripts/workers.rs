@@ -1,17 +1,27 @@
 //! register_worker, drop_consumer, join_fleet: who is alive, and on which data.
 
-use streamfleet::store::{Announce, join_fleet, register_worker};
+use streamfleet::store::{Announce, forget_worker, join_fleet, register_worker};
 
 use super::*;
 
 const WORKER: &str = "worker:x-service:w";
+/// Its field in `fleet` has the same name.
+const FOUND_BY: (&str, &str) = ("fleet", WORKER);
 
 impl Bench {
     async fn announce(&mut self, nonce: &str, how: Announce) -> bool {
         let fields = [("pid", nonce.to_owned())];
-        register_worker(&mut self.redis, WORKER, nonce, 60_000, how, &fields)
-            .await
-            .unwrap()
+        register_worker(
+            &mut self.redis,
+            WORKER,
+            FOUND_BY,
+            nonce,
+            60_000,
+            how,
+            &fields,
+        )
+        .await
+        .unwrap()
     }
 }
 
@@ -30,6 +40,27 @@ async fn a_name_is_claimed_by_one_and_renewed_by_that_one_only() {
     b.run(&format!("PEXPIRE {WORKER} 1000"));
     assert!(b.announce("a", Announce::Renew).await);
     assert!(b.cli::<i64>(&format!("PTTL {WORKER}")) > 50_000);
+}
+
+#[tokio::test]
+async fn who_announces_itself_is_found_until_it_leaves_or_is_dead() {
+    let mut b = Bench::empty().await;
+    assert!(b.announce("a", Announce::Claim).await);
+    assert_eq!(b.show("fleet"), format!("{WORKER}=a"));
+    let forget = async |b: &mut Bench| {
+        let forgotten = forget_worker(&mut b.redis, "fleet", WORKER, WORKER).await;
+        forgotten.unwrap()
+    };
+    assert!(!forget(&mut b).await, "it is alive");
+    assert_eq!(b.show("fleet"), format!("{WORKER}=a"));
+    b.run(&format!("DEL {WORKER}"));
+    assert!(forget(&mut b).await);
+    assert!(!b.cli::<bool>("EXISTS fleet"));
+    assert!(b.announce("a", Announce::Renew).await);
+    assert_eq!(b.show("fleet"), format!("{WORKER}=a"), "it was not dead");
+    assert!(b.announce("a", Announce::Withdraw).await);
+    assert!(!b.cli::<bool>("EXISTS fleet"));
+    assert!(!b.cli::<bool>(&format!("EXISTS {WORKER}")));
 }
 
 #[tokio::test]
