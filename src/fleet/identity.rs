@@ -127,9 +127,10 @@ impl Identity {
 
 /// This machine's name, for consumers and letters.
 pub fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let plain: String = name
-        .trim()
+    let system = rustix::system::uname();
+    let plain: String = system
+        .nodename()
+        .to_string_lossy()
         .chars()
         .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
         .take(64)

@@ -24,20 +24,35 @@ const MAX_LINE: usize = 64 * 1024;
 /// The router's program.
 pub(super) const ROUTER: &str = "streamfleet-router";
 
-/// Where programs are, all of them, beside our own; or which are missing there.
-pub(super) fn beside_us(names: &[&str]) -> Result<Vec<PathBuf>, String> {
+/// Workers that a team installs for itself.
+const LOCAL: &str = "/usr/local/lib/streamfleet";
+
+/// Where programs are, all of them; or which are missing, and where they were looked for: beside our
+/// own (`cargo build`), where a package puts workers (`/usr/lib/streamfleet` for a `/usr/bin`), and
+/// where a machine's own are.
+pub(super) fn programs(names: &[&str]) -> Result<Vec<PathBuf>, String> {
     let here = std::env::current_exe().map_err(|e| format!("/proc/self/exe: {e}"))?;
-    let folder = here.parent().unwrap_or(Path::new("/"));
-    let all: Vec<_> = names.iter().map(|name| folder.join(name)).collect();
-    let missing: Vec<_> = all.iter().filter(|path| !path.is_file()).collect();
+    let here = here.parent().unwrap_or(Path::new("/"));
+    let beside = here.parent().unwrap_or(here).join("lib/streamfleet");
+    let folders = [here, &beside, Path::new(LOCAL)];
+    let find = |name: &&&str| {
+        folders
+            .iter()
+            .map(|f| f.join(name))
+            .find(|path| path.is_file())
+    };
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|name| find(name).is_none())
+        .copied()
+        .collect();
     if missing.is_empty() {
-        return Ok(all);
+        return Ok(names.iter().filter_map(|name| find(&name)).collect());
     }
-    let missing = missing.iter().filter_map(|path| path.file_name());
-    let missing: Vec<_> = missing.map(|name| name.to_string_lossy()).collect();
+    let folders: Vec<_> = folders.iter().map(|f| f.display().to_string()).collect();
     Err(format!(
         "not found in {}: {}",
-        folder.display(),
+        folders.join(", "),
         missing.join(", ")
     ))
 }

@@ -30,7 +30,7 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 /// Run everything here: a private Redis, the router, and every worker of routing.yaml.
 ///
 /// Redis keeps its data in the folder, so that the next start goes on where this one stopped.
-/// The programs are looked for beside this one. A worker that needs an outside service is given a
+/// The programs are looked for beside this one, and where packages put workers. A worker that needs an outside service is given a
 /// stand-in for it, unless the environment says where the service is: payment-worker
 /// (STREAMFLEET_GATEWAY) the program sandbox-gateway, with its books in the folder. Stop with Ctrl-C:
 /// workers finish first, then the router, then Redis; a second Ctrl-C ends all at once.
@@ -207,7 +207,7 @@ fn programs(config: &Config) -> Result<Vec<PathBuf>, CommandError> {
         .map(|s| s.worker.as_str())
         .collect();
     let all: Vec<_> = std::iter::once(child::ROUTER).chain(workers).collect();
-    child::beside_us(&all).map_err(|missing| CommandError::Refused(format!(
+    child::programs(&all).map_err(|missing| CommandError::Refused(format!(
         "{missing}. Build them (cargo build), or let `worker:` in routing.yaml name another program"
     )))
 }

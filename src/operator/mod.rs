@@ -20,12 +20,14 @@ mod doctor;
 mod entity;
 mod filter;
 mod group;
+mod instance;
 mod man;
 mod names;
 mod ndjson;
 mod pending;
 mod publish;
 mod rebuild;
+mod reload;
 mod scheduled;
 mod server;
 mod stand_in;
@@ -80,6 +82,10 @@ enum Command {
     Doctor(doctor::Args),
     Config(config::Args),
     Dev(dev::Args),
+    #[command(hide = true)]
+    Instance(instance::Args),
+    #[command(hide = true)]
+    Reload(reload::Args),
     Bench(Box<bench::Args>),
     Completions(completions::Args),
     Man(man::Args),
@@ -178,6 +184,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Doctor(args) => runtime.block_on(doctor::run(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
+        Command::Instance(args) => instance::run(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::Bench(args) => runtime.block_on(bench::run(*args)),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

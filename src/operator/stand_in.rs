@@ -44,7 +44,7 @@ pub(super) fn needed(programs: &[PathBuf]) -> Vec<(&'static Need, PathBuf)> {
     NEEDS
         .iter()
         .filter(|need| called(need.worker) && !known(need.variable))
-        .filter_map(|need| Some((need, child::beside_us(&[need.program]).ok()?.pop()?)))
+        .filter_map(|need| Some((need, child::programs(&[need.program]).ok()?.pop()?)))
         .collect()
 }
 

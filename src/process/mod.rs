@@ -1,15 +1,17 @@
 //! Layer 3: processes. Arguments, logs, signals, reloading, metrics and exit codes, the same for every
-//! binary.
+//! binary, and what the service manager is told.
 
 pub mod args;
 pub mod exit;
 mod left_behind;
 mod monitor;
+pub(crate) mod notify;
 mod reload;
 mod service;
 mod signals;
 mod startup;
 pub mod telemetry;
+mod watchdog;
 
 pub use reload::{Reloader, Watch};
 pub(crate) use service::{Place, router_command, serve, worker_command};

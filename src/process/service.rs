@@ -12,11 +12,13 @@ use super::args::{CommonArgs, MonitorArgs};
 use super::exit::Exit;
 use super::left_behind;
 use super::monitor::{Monitor, Role};
+use super::notify::Manager;
 use super::reload::{Reloader, Watch};
 use super::signals::stop_on_signal;
 use super::startup::accept;
 use super::telemetry;
 use crate::metrics::pulse;
+use crate::progress::Progress;
 use crate::router::{self, RouterError, RouterOptions};
 use crate::store::Redis;
 use crate::worker::{self, Handler, Rebuild, Restore, Stop, WorkerError, WorkerOptions};
@@ -183,7 +185,7 @@ pub(crate) fn serve<H: Handler>(
         (&monitor, role),
         place.threads,
         place.watch,
-        |redis, reloader| async move {
+        |redis, reloader, progress, manager| async move {
             let Place {
                 subscriber,
                 rebuild,
@@ -193,6 +195,11 @@ pub(crate) fn serve<H: Handler>(
             } = place;
             let stop = Stop::default();
             tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
+            tokio::spawn(
+                manager
+                    .clone()
+                    .told_of(stop.reading.clone(), progress.clone()),
+            );
             let mut config = reloader.subscribe();
             if rebuild.is_some() {
                 // The whole of history is judged by the routes of one file.
@@ -209,8 +216,10 @@ pub(crate) fn serve<H: Handler>(
                 stop,
                 ready: Box::new(move || {
                     pulse::reads();
+                    manager.ready();
                     ready();
                 }),
+                progress,
             };
             worker::run(handler, options).await.map_err(|error| {
                 let exit = match &error {
@@ -237,9 +246,14 @@ pub fn router_main() -> ExitCode {
         (&args.monitor, Role::Router),
         None,
         args.watching.watch,
-        |redis, reloader| async move {
+        |redis, reloader, progress, manager| async move {
             let stop = Stop::default();
             tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
+            tokio::spawn(
+                manager
+                    .clone()
+                    .told_of(stop.reading.clone(), progress.clone()),
+            );
             let rereader = reloader.clone();
             let first = reloader.subscribe().borrow().clone();
             left_behind::warn(&redis.link(), &first).await;
@@ -249,7 +263,11 @@ pub fn router_main() -> ExitCode {
                 reread: Box::new(move || tokio::task::block_in_place(|| rereader.reload())),
                 name: args.name,
                 stop: stop.reading.clone(),
-                ready: Box::new(pulse::reads),
+                ready: Box::new(move || {
+                    pulse::reads();
+                    manager.ready();
+                }),
+                progress,
             };
             let ran = tokio::select! {
                 ran = router::run(options) => ran,
@@ -276,7 +294,7 @@ fn run_process<F, Fut>(
     run: F,
 ) -> ExitCode
 where
-    F: FnOnce(Redis, Arc<Reloader>) -> Fut,
+    F: FnOnce(Redis, Arc<Reloader>, Progress, Manager) -> Fut,
     Fut: Future<Output = Result<(), ExitCode>>,
 {
     let config = match args.load() {
@@ -308,9 +326,14 @@ where
         accept(&redis)
             .await
             .map_err(|e| failed(Exit::from(&e), &e))?;
+        let progress = Progress::default();
+        let manager = Manager::of_this_process(&progress);
+        // Before the files are read again at the signal that both wait for.
+        let answering = tokio::spawn(manager.clone().answer_reloads());
         let reloading = tokio::spawn(reloader.clone().run());
-        let outcome = run(redis, reloader).await;
+        let outcome = run(redis, reloader, progress, manager).await;
         reloading.abort();
+        answering.abort();
         outcome
     });
     // A handler that blocks a thread must not keep the process.

@@ -16,6 +16,7 @@ use super::dedupe::Window;
 use super::measured;
 use crate::fleet::ROUTER;
 use crate::metrics;
+use crate::progress::{Beat, Doing, Progress};
 use crate::retry::RECONNECT;
 use crate::store::{
     self, Audit, Fence, Fields, Holder, Keys, Link, Parked, RouteBatch, RouteCounts, Routed,
@@ -145,6 +146,9 @@ pub(super) struct Dispatch {
     pub(super) keys: Keys,
     pub(super) inbox: Arc<Holder>,
     pub(super) tracer: Tracer,
+    pub(super) progress: Progress,
+    /// Of whoever sends: each attempt is a sign of life.
+    pub(super) beat: Arc<Beat>,
     pub(super) stop: CancellationToken,
 }
 
@@ -181,6 +185,7 @@ impl Dispatch {
     async fn send_until_answered(&self, part: Part<'_>) -> Result<RouteCounts, StoreError> {
         let mut failures = 0;
         loop {
+            self.beat.touch();
             let error = match self.send(part).await {
                 Ok(counts) => return Ok(counts),
                 Err(error) => error,
@@ -194,6 +199,7 @@ impl Dispatch {
             failures += 1;
             metrics::pulse::beat(); // Redis is away, and the router is not
             tracing::warn!(%error, failures, "Redis did not route a batch; sending it again");
+            self.progress.now(Doing::Degraded(error.to_string()));
             tokio::time::sleep(RECONNECT.delay(failures)).await;
         }
     }

@@ -21,6 +21,7 @@ use crate::fleet::{
     self, INBOX, Identity, Membership, MembershipLost, ROUTER, ServerClock, WantedGroup,
 };
 use crate::metrics::pulse;
+use crate::progress::{Beat, Doing, PATIENCE, Progress};
 use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
@@ -60,6 +61,8 @@ pub struct RouterOptions {
     pub stop: CancellationToken,
     /// Called once it reads.
     pub ready: Box<dyn FnOnce() + Send>,
+    /// Told how it gets on.
+    pub progress: Progress,
 }
 
 struct Router {
@@ -85,6 +88,8 @@ struct Router {
     server_clock: ServerClock,
     /// The newer generation for which the file was last read again, and when.
     reread: Option<(u64, Instant)>,
+    progress: Progress,
+    beat: Beat,
     stop: CancellationToken,
 }
 
@@ -97,6 +102,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         name,
         stop,
         ready,
+        progress,
     } = options;
     let link = redis.link();
     let active = config.borrow_and_update().clone();
@@ -119,6 +125,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         server = redis.server(),
         "router started"
     );
+    progress.now(Doing::Working);
     ready();
 
     let reread: Arc<dyn Fn() + Send + Sync> = reread.into();
@@ -139,8 +146,11 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         link: link.clone(),
         keys: keys.clone(),
         inbox: inbox.clone(),
+        progress: progress.clone(),
+        beat: Arc::new(progress.of("sending", PATIENCE)),
         stop: stop.clone(),
     };
+    let scheduling = progress.of("scheduling", PATIENCE);
     let mut router = Router {
         tracer: tracer.clone(),
         link: link.clone(),
@@ -158,13 +168,15 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         read_again: reread,
         server_clock: ServerClock::default(),
         reread: None,
+        beat: progress.of("routing", PATIENCE),
+        progress,
         stop: stop.clone(),
     };
     let outcome = tokio::select! {
         outcome = router.route_all() => outcome,
         lost = alive => Err(lost.into()),
         () = upkeep => Ok(()),
-        () = scheduler.run() => Ok(()),
+        () = scheduler.run(scheduling) => Ok(()),
         () = watch => Ok(()),
     };
     tracer.finish().await;
@@ -207,6 +219,7 @@ impl Router {
 
     /// Reads and routes until told to stop, until Redis is nearly full, or until a fault.
     async fn route_what_comes(&mut self, failures: &mut u32) -> Result<(), StoreError> {
+        self.beat.touch();
         // Also while nothing is routed: what is due goes on, by the configuration in force.
         if self.config.has_changed().unwrap_or(false) {
             self.take_config().await?;
@@ -215,6 +228,7 @@ impl Router {
             self.recover().await?;
         }
         if self.memory_is_short().await? {
+            self.progress.now(Doing::Full);
             tokio::time::sleep(UPKEEP).await;
             return Ok(());
         }
@@ -239,6 +253,8 @@ impl Router {
             pulse::beat();
             let (read, fresh) = read?;
             *failures = 0;
+            self.beat.touch();
+            self.progress.now(Doing::Working);
             let fresh = fresh
                 .into_iter()
                 .map(|Entry { id, fields }| (Fence { id, count: 1 }, fields));
@@ -261,10 +277,20 @@ impl Router {
 
     /// Waits until no more than so many batches are under way.
     async fn finish_sending(&mut self, but: usize) -> Result<(), StoreError> {
+        // How long that may take is for the sender to say.
+        self.beat.rest();
+        let outcome = self.await_sent(but).await;
+        self.beat.touch();
+        outcome
+    }
+
+    async fn await_sent(&mut self, but: usize) -> Result<(), StoreError> {
         while let Some(routed) = self.sender.next(but).await {
             let counts = routed?;
             failpoint!("router.routed");
             let refused = counts.conflicts + counts.refused;
+            self.progress
+                .took((counts.routed + counts.scheduled) as usize);
             if refused > 0 {
                 tracing::warn!(
                     refused,
@@ -289,8 +315,10 @@ impl Router {
                 }
                 Ok(true) | Err(_) => {}
             }
+            self.progress.now(Doing::Halted);
         } else {
             tracing::warn!(%error, failures, "cannot route; trying again");
+            self.progress.now(Doing::Degraded(error.to_string()));
         }
         tokio::select! {
             () = self.stop.cancelled() => {}
@@ -351,6 +379,7 @@ impl Router {
     async fn recover(&mut self) -> Result<(), StoreError> {
         let (inbox, limit) = (self.inbox.clone(), self.count.get());
         loop {
+            self.beat.touch();
             let holder = &inbox;
             let moved = self.link.run(|mut c| async move {
                 holder.take_over(&mut c, &holder.consumer, limit).await
@@ -374,12 +403,14 @@ impl Router {
             .await?;
         let clock = &mut self.server_clock;
         let before = *clock;
+        self.beat.rest(); // there may be much to look over
         if clock.may_be_set_back(asked, reclaimed.server_ms)
             && let Err(error) = fleet::restart_idle(&self.link, &self.inbox, LEASE).await
         {
             tracing::warn!(%error, "cannot look for idle times from before the clock was set back; trying again");
             self.server_clock = before;
         }
+        self.beat.touch();
         for id in reclaimed.lost {
             tracing::error!(
                 entry = id,

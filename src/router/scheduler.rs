@@ -26,6 +26,7 @@ use crate::failpoint::failpoint;
 use crate::fleet::{self, ROUTER};
 use crate::letter::Letter;
 use crate::metrics;
+use crate::progress::Beat;
 use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
@@ -77,9 +78,10 @@ impl Scheduler {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self, beat: Beat) {
         let mut failures = 0;
         loop {
+            beat.touch();
             let pause = match self.turn().await {
                 Ok(pause) => {
                     failures = 0;
@@ -91,6 +93,7 @@ impl Scheduler {
                     RECONNECT.delay(failures)
                 }
             };
+            beat.rest();
             tokio::time::sleep(pause).await;
         }
     }

@@ -91,7 +91,10 @@ async fn send_all(dispatch: Dispatch, mut queue: mpsc::Receiver<Batch>) -> Resul
     let mut writing: Option<Writing> = None;
     loop {
         let batch = match &mut writing {
-            None => queue.recv().await,
+            None => {
+                dispatch.beat.rest();
+                queue.recv().await
+            }
             Some(before) => tokio::select! {
                 biased;
                 batch = queue.recv() => batch,
@@ -101,8 +104,10 @@ async fn send_all(dispatch: Dispatch, mut queue: mpsc::Receiver<Batch>) -> Resul
                 }
             },
         };
+        dispatch.beat.touch();
         let Some(batch) = batch else {
             finish(&dispatch, &mut fast, writing).await?;
+            dispatch.beat.rest();
             return Ok(());
         };
         let ready = fast.open(&batch.0).await;

@@ -21,6 +21,7 @@ use super::settle::{Ends, Settlers};
 use crate::failpoint::failpoint;
 use crate::fleet::Identity;
 use crate::metrics::{self, RELEASED};
+use crate::progress::Progress;
 use crate::routing::{Config, SubscriberSettings};
 use crate::store::{EntryId, Fence, Fields, Holder, Link};
 use crate::trace::Tracer;
@@ -72,6 +73,7 @@ pub(crate) struct Core<H> {
     pub(crate) tracer: Tracer,
     pub(crate) due: DueTimes,
     pub(crate) tasks: TaskTracker,
+    pub(crate) progress: Progress,
     pub(crate) stop: Stop,
 }
 

@@ -23,6 +23,7 @@ use super::settle::{Ack, End};
 use crate::failpoint::failpoint;
 use crate::fleet::control::POLL;
 use crate::fleet::{self, MembershipLost, WantedGroup};
+use crate::progress::{Doing, PATIENCE};
 use crate::retry::RECONNECT;
 use crate::store::{
     Ensure, Entry, EntryId, Fence, Fields, GroupState, Reader, StoreError, StreamField,
@@ -63,7 +64,8 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
     let mut failures = 0;
     let mut sources = core.sources.subscribe();
     let mut crowded = Crowded::default();
-    while let Some(passage) = core.breaker.gate.passage().await {
+    let beat = core.progress.of("reading", PATIENCE);
+    while let Some(passage) = core.passage().await {
         let Some(free) = core.wait_for_slots().await else {
             break;
         };
@@ -84,6 +86,7 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
             }
             continue;
         }
+        beat.touch();
         let asked = crowded.or_all(&current);
         let streams: Vec<_> = asked.iter().map(|s| s.holder.stream.as_str()).collect();
         let count = (free / streams.len()).max(1);
@@ -96,9 +99,13 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
             asked.len() == current.len(), // it waits for news of all, never of some
             &passage.ends,
         );
-        match read.await {
+        let read = read.await;
+        // What comes now waits for slots, for room among what is settled, or for an operator.
+        beat.rest();
+        match read {
             Ok(streams) => {
                 failures = 0;
+                core.progress.now(Doing::Working);
                 failpoint!("worker.read");
                 // All are held before any waits for a slot.
                 let mut deliveries = Vec::new();
@@ -111,6 +118,7 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
                         deliveries.extend(core.sort(source, entries, since).await);
                     }
                 }
+                core.progress.took(deliveries.len());
                 core.start(deliveries).await;
             }
             Err(error) => core.answer_error(&mut failures, &error).await?,
@@ -120,6 +128,15 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
 }
 
 impl<H: Handler> Core<H> {
+    /// Leave to read, as soon as there is any; `None` when reading has ended.
+    async fn passage(&self) -> Option<Passage> {
+        let gate = &self.breaker.gate;
+        if gate.way() == Way::Shut {
+            self.progress.now(Doing::Shut);
+        }
+        gate.passage().await
+    }
+
     /// How many entries may be taken now; `None` when reading has ended.
     async fn wait_for_slots(&self) -> Option<usize> {
         loop {
@@ -245,6 +262,7 @@ impl<H: Handler> Core<H> {
 
     async fn pause(&self, failures: u32, error: &StoreError) {
         tracing::warn!(%error, failures, "cannot read; trying again");
+        self.progress.now(Doing::Degraded(error.to_string()));
         tokio::select! {
             () = self.stop.reading.cancelled() => {}
             () = tokio::time::sleep(RECONNECT.delay(failures)) => {}
@@ -255,6 +273,7 @@ impl<H: Handler> Core<H> {
     /// must not go on), or only the group was lost (then the operator decides).
     async fn answer_lost_group(&self) -> Result<(), WorkerError> {
         let mut announced: Option<Instant> = None;
+        self.progress.now(Doing::Halted);
         while !self.stop.reading.is_cancelled() {
             match self.look_for_groups().await {
                 Ok(lost) if lost.is_empty() => return Ok(()),

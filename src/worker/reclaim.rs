@@ -13,6 +13,7 @@ use super::delivery::{AttemptLog, Delivery};
 use super::handler::Handler;
 use crate::failpoint::failpoint;
 use crate::fleet::{self, ServerClock};
+use crate::progress::{Beat, PATIENCE};
 use crate::store::{Claimed, Scope, StoreError};
 
 /// How soon a delivery is found that another process parked, released or died with. Own
@@ -82,9 +83,12 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>, after_outage: bool) {
     if after_outage {
         grace.until += core.lease / 3;
     }
+    let beat = core.progress.of("reclaiming", PATIENCE);
     loop {
+        beat.touch();
         let way = core.breaker.gate.way();
-        core.reclaim_all(&mut grace).await;
+        core.reclaim_all(&mut grace, &beat).await;
+        beat.rest(); // there may be much to look over
         if grace.set_back && core.restart_idle().await {
             grace.set_back = false;
             continue;
@@ -105,7 +109,7 @@ fn is_of_one_stream(error: &StoreError) -> bool {
 impl<H: Handler> Core<H> {
     /// Claims what is due on all streams in turn, until there is nothing more; while the circuit
     /// breaker is half-open, one delivery for each probe.
-    async fn reclaim_all(self: &Arc<Self>, grace: &mut Grace) {
+    async fn reclaim_all(self: &Arc<Self>, grace: &mut Grace, beat: &Beat) {
         let sources = self.sources.borrow().clone();
         let mut probe = None;
         let mut found = true;
@@ -115,11 +119,13 @@ impl<H: Handler> Core<H> {
             for source in sources.iter() {
                 // A slot first: a claim without one would start its lease for nothing, and a probe would
                 // be kept from others.
+                beat.rest();
                 tokio::select! {
                     biased;
                     () = self.stop.reading.cancelled() => return,
                     slot = self.slots.acquire() => drop(slot),
                 }
+                beat.touch();
                 match self.breaker.gate.way() {
                     Way::Free => probe = None,
                     Way::Shut => return,
@@ -133,7 +139,11 @@ impl<H: Handler> Core<H> {
                         }
                     },
                 }
-                match self.reclaim(source, &mut probe, grace, &mut longest).await {
+                let looked = self
+                    .reclaim(source, &mut probe, grace, &mut longest, beat)
+                    .await;
+                beat.touch();
+                match looked {
                     Ok(Some(more)) => found |= more,
                     Ok(None) => {
                         grace.restart(self.link.epoch(), self.lease);
@@ -189,6 +199,7 @@ impl<H: Handler> Core<H> {
         probe: &mut Option<Probe>,
         grace: &mut Grace,
         longest: &mut Duration,
+        beat: &Beat,
     ) -> Result<Option<bool>, StoreError> {
         // While it waited for a probe there may have come an end to it.
         let free = match (self.breaker.gate.way(), &probe) {
@@ -224,6 +235,7 @@ impl<H: Handler> Core<H> {
         if found {
             failpoint!("worker.reclaimed");
         }
+        beat.rest(); // what was found waits for slots, as long as handlers take
         let mut deliveries = Vec::with_capacity(reclaimed.claimed.len());
         for Claimed {
             fence,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::held::Held;
 use crate::failpoint::failpoint;
+use crate::progress::Beat;
 use crate::retry::RECONNECT;
 use crate::store::{Fence, Holder, Link, Redis, Settled, StoreError, loses_connection};
 
@@ -22,6 +23,7 @@ pub(crate) fn spawn(
     held: Held,
     lease: Duration,
     stop: CancellationToken,
+    beat: Beat,
     supervising: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -33,7 +35,7 @@ pub(crate) fn spawn(
             runtime.block_on(async {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = run(redis, held, lease) => {}
+                    () = run(redis, held, lease, beat) => {}
                     () = supervising => {}
                 }
             });
@@ -41,18 +43,20 @@ pub(crate) fn spawn(
     Ok(())
 }
 
-async fn run(redis: Redis, held: Held, lease: Duration) {
+async fn run(redis: Redis, held: Held, lease: Duration, beat: Beat) {
     // Opened before it is needed: no lease is to be lost because the password has changed since,
     // or because Redis takes no more clients. What goes wrong now is met again below.
     let mut connection = redis.dedicated(Duration::ZERO).await.ok();
     let (mut failures, mut after_outage) = (0, false);
     loop {
         let began = Instant::now();
+        beat.touch();
         match renew(&redis, &mut connection, &held, lease, after_outage).await {
             Ok(()) => {
                 (failures, after_outage) = (0, false);
                 // Paced from start to start: while an answer was held up (a frozen or paused
                 // Redis) the leases of what was too young to be asked for ran out as well.
+                beat.rest(); // a sixth of a long lease is long
                 tokio::time::sleep_until(began + lease / 6).await;
             }
             Err(error) => {

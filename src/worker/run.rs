@@ -16,6 +16,7 @@ use super::settle::Settlers;
 use super::{breaker, fetch, lanes, reclaim, renew, supervise};
 use crate::failpoint::failpoint;
 use crate::fleet::{self, Identity, MembershipLost, WantedGroup};
+use crate::progress::{Beat, Doing, PATIENCE, Progress};
 use crate::routing::{Config, SubscriberSettings};
 use crate::store::{Holder, Keys, Link, Redis, StoreError};
 use crate::trace::Tracer;
@@ -89,6 +90,8 @@ pub struct WorkerOptions {
     pub stop: Stop,
     /// Called once it reads.
     pub ready: Box<dyn FnOnce() + Send>,
+    /// Told how it gets on.
+    pub progress: Progress,
 }
 
 /// Runs one worker until it is stopped.
@@ -102,6 +105,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         drain,
         stop,
         ready,
+        progress,
     } = options;
     if rebuild.is_some() && !H::READ_MODEL {
         return Err(WorkerError::NotReadModel(subscriber));
@@ -220,6 +224,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         tracer: tracer.clone(),
         due: DueTimes::default(),
         tasks: TaskTracker::new(),
+        progress: progress.clone(),
         stop: stop.clone(),
     });
     let renewing = tokio_util::sync::CancellationToken::new();
@@ -228,8 +233,13 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         core.held.clone(),
         settings.lease,
         renewing.clone(),
+        progress.of("renewing", PATIENCE),
         supervise::run(core.clone()),
     )?;
+    // A handler that blocks its thread may do so until its time is up; one that keeps all threads
+    // for longer has ended this process in all but name.
+    let patience = PATIENCE + settings.timeout;
+    let running = AbortOnDropHandle::new(tokio::spawn(tick(progress.of("its threads", patience))));
     let lanes = lanes::spawn(&core, unsettled);
     let mut reclaiming = tokio::spawn(reclaim::run(core.clone(), after_outage));
     let controlled = tokio_util::sync::CancellationToken::new();
@@ -243,6 +253,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         concurrency = settings.concurrency,
         "worker started"
     );
+    progress.now(Doing::Working);
     ready();
 
     // From the moment of the stop there is only so much time, whatever hangs.
@@ -314,6 +325,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let flushed = tokio::time::timeout(Duration::from_secs(5), settlers.finish()).await;
     tracer.finish().await;
     deadline.abort();
+    drop(running);
     renewing.cancel();
     alive.abort();
     if flushed.is_err() {
@@ -323,6 +335,14 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     }
     leave(&link, &keys, &streams, &identity, &outcome).await;
     outcome
+}
+
+/// Shows that the threads of handlers still run what is not blocked.
+async fn tick(beat: Beat) {
+    loop {
+        beat.touch();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// How long a role that was aborted may take to its next step.

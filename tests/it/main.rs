@@ -48,6 +48,7 @@ mod shop;
 mod shop_pure;
 mod soak;
 mod startup;
+mod systemd;
 mod trace;
 mod trimming;
 mod whole_shop;

@@ -4,6 +4,8 @@
 pub mod cli;
 pub mod fleet;
 pub mod ledger;
+#[allow(dead_code, reason = "one suite is managed")]
+pub mod manager;
 pub mod preload;
 pub mod probe;
 #[allow(dead_code, reason = "each suite has faults of its own")]

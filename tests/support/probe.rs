@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use streamfleet::process::{Reloader, Watch, stop_on_signal, telemetry};
+use streamfleet::progress::Progress;
 use streamfleet::routing::Config;
 use streamfleet::store::Redis;
 use streamfleet::worker::{self, Stop, WorkerOptions};
@@ -285,6 +286,7 @@ pub fn run(subscriber: &str) -> ! {
             ),
             stop,
             ready: Box::new(|| {}),
+            progress: Progress::default(),
         };
         match subscriber {
             "probe-service" => worker::run(Probe, options).await,

@@ -50,7 +50,7 @@ use self::targets::{RoleFigures, Target, roles, targets};
 use self::workload::{NAMESPACE, Shape, Workload, recipients};
 use super::CommandError;
 use super::answer::{Output, answer, one_line};
-use super::child::{ROUTER, beside_us};
+use super::child::{ROUTER, programs};
 use super::server::Server;
 use super::text::Paint;
 use crate::process::exit::Exit;
@@ -90,7 +90,7 @@ impl Args {
                 cause,
             })?;
         }
-        let router = beside_us(&[ROUTER]).map_err(|missing| {
+        let router = programs(&[ROUTER]).map_err(|missing| {
             CommandError::Refused(format!(
                 "{missing}. Build it (cargo build), or install it beside this program"
             ))

@@ -156,7 +156,7 @@ async fn under_turn(
     let routing = &session.config.routing;
     let program = match (&args.worker, routing.subscriber(subscriber)) {
         (Some(program), _) => program.clone(),
-        (None, Some(settings)) => child::beside_us(&[&settings.worker])
+        (None, Some(settings)) => child::programs(&[&settings.worker])
             .map_err(|missing| {
                 CommandError::Refused(format!("{missing}. Name the program with --worker"))
             })?
