@@ -31,6 +31,7 @@ mod mutants;
 mod operator;
 mod order_flow;
 mod outages;
+mod package;
 mod pages;
 mod pause;
 mod peers;
