@@ -13,6 +13,7 @@ use std::{
 };
 
 use clap::Parser;
+use streamfleet::process::args::RedisArgs;
 use streamfleet::publisher::Publisher;
 
 #[path = "import_retail/data.rs"]
@@ -31,13 +32,8 @@ const BATCH: usize = 500;
 struct Args {
     /// The file: semicolon-separated, decimal commas, day/month/year times of London.
     file: PathBuf,
-    /// Where to publish.
-    #[arg(
-        long,
-        env = "STREAMFLEET_REDIS_URL",
-        default_value = "redis://127.0.0.1:6379"
-    )]
-    redis_url: String,
+    #[command(flatten)]
+    redis: RedisArgs,
     /// Prefix of every key, if the fleet runs under one.
     #[arg(long, env = "STREAMFLEET_NAMESPACE")]
     namespace: Option<String>,
@@ -114,7 +110,7 @@ fn print(events: &[Published]) -> io::Result<()> {
 async fn publish(args: &Args, events: Vec<Published>) -> Result<(), ImportError> {
     let all = events.len();
     let failed = |done, cause| ImportError::Publish { done, all, cause };
-    let publisher = Publisher::connect(&args.redis_url, args.namespace.as_deref())
+    let publisher = Publisher::connect(args.redis.access(), args.namespace.as_deref())
         .await
         .map_err(|error| failed(0, error.into()))?;
     let documents: Vec<Vec<u8>> = events.into_iter().map(|event| event.json).collect();

@@ -19,6 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 use streamfleet::HandlerError;
 use streamfleet::commands::{Command as Given, CommandError, Commands};
+use streamfleet::process::args::RedisArgs;
 use streamfleet::routing::Config;
 use uuid::Uuid;
 
@@ -51,13 +52,8 @@ use orders::{Address, Item, NewOrder};
 #[derive(Debug, Parser)]
 #[command(name = "shop")]
 struct Args {
-    /// The Redis server.
-    #[arg(
-        long,
-        env = "STREAMFLEET_REDIS_URL",
-        default_value = "redis://127.0.0.1:6379"
-    )]
-    redis_url: String,
+    #[command(flatten)]
+    redis: RedisArgs,
     /// The shop's routing.yaml.
     #[arg(long, env = "STREAMFLEET_CONFIG", default_value = "routing.yaml")]
     config: PathBuf,
@@ -166,7 +162,7 @@ impl Line {
 async fn run(args: Args) -> Result<String, Box<dyn std::error::Error>> {
     let config = Arc::new(Config::load(&args.config)?);
     // The view of an order is order-service's, whoever changes the order.
-    let commands = Commands::connect(&args.redis_url, config.clone(), "order-service").await?;
+    let commands = Commands::connect(args.redis.access(), config.clone(), "order-service").await?;
     let (order_id, command) = match args.command {
         Asked::Place {
             order_id,
@@ -202,7 +198,7 @@ async fn run(args: Args) -> Result<String, Box<dyn std::error::Error>> {
             email,
             user_type,
         } => {
-            let commands = Commands::connect(&args.redis_url, config, "user-service").await?;
+            let commands = Commands::connect(args.redis.access(), config, "user-service").await?;
             let change = Change {
                 user_id,
                 username,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Envelope, MAX_HOPS, content_hash};
 use crate::json::{self, JsonError, Node};
-use crate::routing::Config;
+use crate::routing::{Config, Redacted, STARS};
 use crate::schemas::{SchemaRefusal, Violation};
 
 /// How far ahead an event may be scheduled: what is later is most likely a slip.
@@ -118,6 +118,34 @@ pub struct Admitted {
 /// Decides about one event. `hops` is the length of the chain of follow-ups that led to it. The
 /// clock is read only for an event that names a time.
 pub fn admit(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejection> {
+    decide(event, hops, config).map_err(|rejection| {
+        let redact = config.routing.redact();
+        match redact.look(rejection.event_type.as_deref(), event) {
+            Some(redacted) => rejection.discreet(&redacted),
+            None => rejection,
+        }
+    })
+}
+
+impl Rejection {
+    /// The same without what routing.yaml hides of the event.
+    fn discreet(mut self, redacted: &Redacted) -> Self {
+        if self.details.is_empty() {
+            self.error = redacted.text(&self.error);
+        } else {
+            for detail in &mut self.details {
+                detail.message = match redacted.covers(&detail.pointer) {
+                    true => STARS.to_owned(),
+                    false => redacted.text(&detail.message),
+                };
+            }
+            self.error = summary(&self.details);
+        }
+        self
+    }
+}
+
+fn decide(event: &[u8], hops: u32, config: &Config) -> Result<Admitted, Rejection> {
     let refuse = |code, error: String| Rejection {
         code,
         error,

@@ -22,7 +22,7 @@ use crate::event::Event;
 use crate::event_type::EventType;
 use crate::routing::Config;
 use crate::store::{
-    self, Asked, Keys, Link, Redis, StoreError, Written, loses_connection, retry_until,
+    self, Access, Asked, Keys, Link, Redis, StoreError, Written, loses_connection, retry_until,
 };
 use crate::worker::{Context, Environment};
 
@@ -89,13 +89,13 @@ impl Commands {
     /// Carries out commands on a Redis; `source` names who gives them, as events tell it.
     ///
     /// # Errors
-    /// The URL cannot be used, or Redis cannot be reached.
+    /// The access cannot be used, or Redis cannot be reached.
     pub async fn connect(
-        redis_url: &str,
+        access: impl Into<Access>,
         config: Arc<Config>,
         source: &str,
     ) -> Result<Self, StoreError> {
-        let redis = Redis::open(redis_url)?;
+        let redis = Redis::open(access)?;
         let link = redis.link();
         link.run(|mut c| async move { redis::cmd("PING").exec_async(&mut c).await })
             .await?;

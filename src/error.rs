@@ -62,6 +62,13 @@ impl HandlerError {
             ..Self::unavailable(reason)
         }
     }
+    /// The same in other words.
+    pub(crate) fn reworded(self, words: impl FnOnce(&str) -> String) -> Self {
+        Self {
+            message: words(&self.message),
+            ..self
+        }
+    }
     pub(crate) fn is_redis_away(&self) -> bool {
         self.redis_away
     }

@@ -121,7 +121,7 @@
 //!
 //! | layer | modules | knows Redis? |
 //! |---|---|---|
-//! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], [`progress`], `failpoint`, `metrics`, `text` | no |
+//! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], [`progress`], [`secret`], `failpoint`, `metrics`, `text` | no |
 //! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
 //! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
 //! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`scheduled`], [`audit`], [`rebuild`], [`trace`], [`publisher`], [`commands`], [`entities`], [`status`] | through 1b |
@@ -155,6 +155,7 @@ pub mod router;
 pub mod routing;
 pub mod scheduled;
 pub mod schemas;
+pub mod secret;
 pub mod status;
 pub mod store;
 mod text;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::event::Event;
 use crate::metrics;
-use crate::store::{EntryId, Keys, Link, Redis, StoreError, StreamField};
+use crate::store::{Access, EntryId, Keys, Link, Redis, StoreError, StreamField};
 
 /// Events in one round trip, at most.
 const CHUNK_EVENTS: usize = 500;
@@ -39,9 +39,12 @@ impl Publisher {
     /// Connects to Redis; `namespace` is the one of routing.yaml.
     ///
     /// # Errors
-    /// The URL cannot be used, or Redis cannot be reached.
-    pub async fn connect(redis_url: &str, namespace: Option<&str>) -> Result<Self, StoreError> {
-        let redis = Redis::open(redis_url)?;
+    /// The access cannot be used, or Redis cannot be reached.
+    pub async fn connect(
+        access: impl Into<Access>,
+        namespace: Option<&str>,
+    ) -> Result<Self, StoreError> {
+        let redis = Redis::open(access)?;
         // A connection of its own tells at once whether the server is there.
         drop(redis.dedicated(Duration::ZERO).await?);
         Ok(Self::new(redis.link(), &Keys::new(namespace)))

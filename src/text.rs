@@ -1,6 +1,8 @@
 //! Text from outside on its way to somebody's eyes: of bounded length, and unable to move a
 //! cursor, hide what follows or turn its direction. Pure.
 
+use std::fmt::Write;
+
 /// Whether a character could move the cursor, hide text or turn its direction.
 pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()
@@ -22,6 +24,28 @@ pub(crate) fn escape(text: &str) -> String {
         }
     }
     safe
+}
+
+/// JSON text whose strings are as safe as [`escape`] makes text, and mean the same.
+pub(crate) fn escape_json(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        // Outside of strings, JSON has no unsafe characters but these.
+        if is_unsafe(c) && !matches!(c, '\n' | '\t' | '\r') {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(safe, "\\u{unit:04x}");
+            }
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+/// Several lines of text, each fit for a terminal.
+pub(crate) fn escape_lines(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(escape).collect();
+    lines.join("\n")
 }
 
 /// At most `max` bytes of a text, cut at a character, with `…` to say so.

@@ -10,7 +10,8 @@
 //! file's name makes the second time harmless: a file that exists is left as it is. By SMTP, a mail is sent at least
 //! once; its Message-ID derives from the event and is the same each time, so that whoever gets it twice can tell.
 //!
-//! **SMTP.** The password of `user` is what the file `STREAMFLEET_SMTP_PASSWORD_FILE` holds. There is no
+//! **SMTP.** The password of `user` is what the file `STREAMFLEET_SMTP_PASSWORD_FILE` holds, or the credential
+//! `smtp-password` of systemd. There is no
 //! TLS: the server is a relay on this machine or in a network that you trust. A server that cannot be reached, is not
 //! ready, or takes nothing from us is no fault of an event: no attempt is charged, and the circuit breaker stops reading. A mail or a
 //! recipient that it refuses for good (5xx) becomes a dead letter with the server's answer.
@@ -78,7 +79,7 @@ impl Notification {
         let way = match variable("STREAMFLEET_SMTP")? {
             Some(server) => {
                 let password_file = env::var_os("STREAMFLEET_SMTP_PASSWORD_FILE");
-                Way::Server(Smtp::new(&server, password_file.map(PathBuf::from))?)
+                Way::Server(Smtp::new(&server, password_file)?)
             }
             None => {
                 let folder = env::var_os("STREAMFLEET_OUTBOX").unwrap_or_else(|| "outbox".into());

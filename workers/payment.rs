@@ -7,7 +7,8 @@
 //! | the gateway, `$STREAMFLEET_GATEWAY` | one charge, and one refund of it, under the key `order-<order_id>` |
 //!
 //! `STREAMFLEET_GATEWAY` is `http://host:port`; `examples/sandbox_gateway.rs` describes the requests, and is a gateway
-//! to run against. It belongs to this shop alone, because its keys are order IDs. `STREAMFLEET_GATEWAY_TIMEOUT_MS` (10000) is
+//! to run against (and asks for no token; `STREAMFLEET_GATEWAY_TOKEN_FILE`, or the credential `gateway-token` of systemd,
+//! holds the one that is sent as `Authorization: Bearer`). It belongs to this shop alone, because its keys are order IDs. `STREAMFLEET_GATEWAY_TIMEOUT_MS` (10000) is
 //! how long it may take to answer; keep it below the `timeout` of routing.yaml.
 //!
 //! **Guarantee.** Two orders are never one charge, and one order is never two, not even under two

@@ -10,6 +10,8 @@ use serde_json::json;
 
 use crate::admission::Rejection;
 use crate::fleet::{INBOX, ROUTER};
+use crate::routing::{Redact, STARS};
+use crate::schemas::Violation;
 use crate::store::{Entry, EntryId, Fields, Keys, StreamField as F};
 use crate::worker::AttemptLog;
 
@@ -57,6 +59,30 @@ pub struct Letter {
 }
 
 impl Letter {
+    /// The letter as it may be shown; never to be sent back.
+    pub fn redacted(mut self, redact: &Redact) -> Self {
+        let event = self.event.as_deref().unwrap_or_default();
+        let Some(redacted) = redact.look(self.event_type.as_deref(), event) else {
+            return self;
+        };
+        self.error = redacted.text(&self.error);
+        for attempt in &mut self.attempts.0 {
+            attempt.error = redacted.text(&attempt.error);
+        }
+        // Of a letter from before there was the rule.
+        let errors: Vec<Violation> = serde_json::from_str(&self.errors).unwrap_or_default();
+        let errors = errors.into_iter().map(|error| Violation {
+            message: match redacted.covers(&error.pointer) {
+                true => STARS.to_owned(),
+                false => redacted.text(&error.message),
+            },
+            ..error
+        });
+        self.errors = json!(errors.collect::<Vec<_>>()).to_string();
+        self.event = self.event.map(|_| redacted.event.into_bytes());
+        self
+    }
+
     /// The letter of an inbox entry that was refused.
     pub fn refused(id: EntryId, fields: Fields, rejection: &Rejection) -> Self {
         let (hops, redrives) = (

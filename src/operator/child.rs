@@ -96,6 +96,14 @@ impl Spec {
         self
     }
 
+    pub(super) fn envs(
+        mut self,
+        variables: impl IntoIterator<Item = (&'static str, OsString)>,
+    ) -> Self {
+        self.command.envs(variables);
+        self
+    }
+
     pub(super) fn spawn(mut self) -> Result<Child, CommandError> {
         // A group of its own, so that Ctrl-C reaches us alone and we decide who stops when.
         self.command.process_group(0).kill_on_drop(true);

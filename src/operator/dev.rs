@@ -15,7 +15,7 @@ use super::child::{self, Child, Listener, Spec};
 use super::server::Server;
 use super::stand_in::{self, StandIn};
 use super::text::{Paint, count};
-use crate::process::args::ConfigArgs;
+use crate::process::args::{ConfigArgs, RedisArgs};
 use crate::process::exit::Exit;
 use crate::process::interrupted;
 use crate::routing::Config;
@@ -110,7 +110,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
             .arg("--name")
             .arg(NAME)
             .env("STREAMFLEET_CONFIG", &path)
-            .env("STREAMFLEET_REDIS_URL", &server.url)
+            .envs(RedisArgs::bare(&server.url).environment())
             .env("STREAMFLEET_WATCH", "on")
             .env("STREAMFLEET_LOG_FORMAT", "human");
         for stand_in in &stand_ins {

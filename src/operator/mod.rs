@@ -49,7 +49,8 @@ use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
 use crate::process::telemetry;
 use crate::routing::{Config, ConfigError};
-use crate::store::{Keys, Link, Redis, StoreError};
+use crate::store::{Keys, Link, StoreError};
+use crate::text::escape_lines;
 
 /// Run, watch and repair a fleet of workers on Redis Streams.
 #[derive(Debug, Parser)]
@@ -202,7 +203,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Err(error) => {
             let exit = Exit::from(&error);
             if exit != Exit::Clean {
-                eprintln!("streamfleet: {error}");
+                eprintln!("streamfleet: {}", escape_lines(&error.to_string()));
             }
             exit
         }
@@ -221,7 +222,7 @@ impl Session {
     async fn open(args: &CommonArgs) -> Result<Self, CommandError> {
         let config = args.load()?;
         let keys = Keys::new(config.routing.namespace());
-        let link = Redis::open(&args.redis_url)?.link();
+        let link = args.redis.open()?.link();
         link.run(|mut c| async move { redis::cmd("PING").exec_async(&mut c).await })
             .await?;
         Ok(Self { config, link, keys })

@@ -37,6 +37,9 @@ struct ListArgs {
     /// How many at most.
     #[arg(long, value_name = "N", default_value = "50")]
     limit: NonZeroU32,
+    /// Show also what `redact` in routing.yaml hides.
+    #[arg(long)]
+    unredacted: bool,
     /// How to answer.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -86,13 +89,19 @@ impl<'a> Shown<'a> {
 
 async fn list(args: ListArgs) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
-    let scheduled = ScheduledEvents::new(session.link, &session.keys);
+    let scheduled = ScheduledEvents::new(session.link.clone(), &session.keys);
     let limit = usize::try_from(args.limit.get()).unwrap_or(usize::MAX);
     let mut events = scheduled.list(limit.saturating_add(1)).await?;
     let more = events.len() > limit;
     events.truncate(limit);
     let mut rows = table(&["DUE", ">IN", "TYPE", "EVENT"]);
     let now = Timestamp::now();
+    let redact = session.config.routing.redact();
+    for event in events.iter_mut().filter(|_| !args.unredacted) {
+        if let Some(redacted) = redact.look(event.event_type.as_deref(), &event.event) {
+            event.event = redacted.event.into_bytes();
+        }
+    }
     for event in &events {
         let left = event.due.duration_since(now).as_millis();
         rows.add_row([

@@ -16,7 +16,7 @@ use crate::process::exit::Exit;
 use crate::process::interrupted;
 use crate::routing::Config;
 use crate::status::{Condition, GroupStatus, Snapshot, SubscriberStatus, collect, processes};
-use crate::store::{Keys, Redis};
+use crate::store::Keys;
 
 /// Show the inbox, the streams, what each subscriber owes, and who is alive.
 #[derive(Debug, clap::Args)]
@@ -49,7 +49,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
         match taken {
             Ok(snapshot) => show(&snapshot, &args, &session.config.fingerprint())?,
             // Redis may come back while somebody watches.
-            Err(error) if args.watch => eprintln!("streamfleet: {error}"),
+            Err(error) if args.watch => eprintln!("streamfleet: {}", escape(&error.to_string())),
             Err(error) => return Err(error.into()),
         }
         if !args.watch {
@@ -67,7 +67,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
 async fn say_what_runs(common: &CommonArgs) {
     let told = async {
         let keys = Keys::new(Config::namespace_of(&common.config)?.as_deref());
-        let link = Redis::open(&common.redis_url)?.link();
+        let link = common.redis.open()?.link();
         Ok::<_, CommandError>(processes(&link, &keys).await?)
     };
     // What is wrong with the file is told in any case.

@@ -16,6 +16,7 @@ use crate::event_type::{EventType, Pattern};
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
 use crate::process::interrupted;
+use crate::routing::Redact;
 use crate::status::Tap;
 use crate::store::{Entry, StreamField};
 
@@ -40,6 +41,9 @@ pub(super) struct Args {
     /// Show the data of events as well. They may hold what is nobody's business.
     #[arg(long)]
     data: bool,
+    /// Show also what `redact` in routing.yaml hides.
+    #[arg(long, requires = "data")]
+    unredacted: bool,
     /// How to answer; JSON is one document, complete when it ends.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -109,7 +113,15 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
         for (key, entry) in &came {
             if left > 0 && fits(&args, entry) {
                 left -= 1;
-                tell(&args, session.keys.strip(key), entry, items.as_mut(), paint)?;
+                let stream = session.keys.strip(key);
+                tell(
+                    &args,
+                    config.routing.redact(),
+                    stream,
+                    entry,
+                    items.as_mut(),
+                    paint,
+                )?;
             }
         }
     }
@@ -128,12 +140,18 @@ fn fits(args: &Args, entry: &Entry) -> bool {
 
 fn tell<W: Write>(
     args: &Args,
+    redact: &Redact,
     stream: &str,
     entry: &Entry,
     items: Option<&mut Items<W>>,
     paint: Paint,
 ) -> Result<(), CommandError> {
     let event = entry.fields.get(StreamField::EVENT).unwrap_or_default();
+    let hidden = match args.data && !args.unredacted {
+        true => redact.look(entry.fields.text(StreamField::TYPE), event),
+        false => None,
+    };
+    let event = hidden.as_ref().map_or(event, |told| told.event.as_bytes());
     let envelope: Envelope<'_> = serde_json::from_slice(event).unwrap_or_default();
     let text = |name| entry.fields.text(name).unwrap_or("?");
     let at = i64::try_from(entry.id.ms).ok();

@@ -1,7 +1,6 @@
 //! Text for people and for programs: tables, durations, and the rule that nothing from an event
 //! reaches a terminal as a control character.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
@@ -10,8 +9,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use crate::fleet::control::Pause;
-pub(super) use crate::text::escape;
-use crate::text::is_unsafe;
+pub(super) use crate::text::{escape, escape_json};
 
 /// At most `max` characters of it, escaped.
 pub(super) fn shorten(text: &str, max: usize) -> String {
@@ -19,22 +17,6 @@ pub(super) fn shorten(text: &str, max: usize) -> String {
         Some((end, _)) => escape(text.get(..end).unwrap_or(text)) + "…",
         None => escape(text),
     }
-}
-
-/// JSON text whose strings are as safe as [`escape`] makes text, and mean the same.
-pub(super) fn escape_json(json: &str) -> String {
-    let mut safe = String::with_capacity(json.len());
-    for c in json.chars() {
-        // Outside of strings, JSON has no unsafe characters but these.
-        if is_unsafe(c) && !matches!(c, '\n' | '\t' | '\r') {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                let _ = write!(safe, "\\u{unit:04x}");
-            }
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
 }
 
 /// Indents valid JSON without touching its numbers and strings.
@@ -218,6 +200,7 @@ impl Paint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::is_unsafe;
 
     #[test]
     fn nothing_unsafe_gets_through() {

@@ -1,9 +1,16 @@
 //! Arguments that the binaries share, so that each has the same names, defaults and variables.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
+use clap::builder::{StringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+
 use crate::routing::{Config, ConfigError};
+use crate::secret;
+use crate::store::{Access, Redis, StoreError, TlsFiles, holds_password};
 
 /// The routing.yaml that is used where none is named.
 pub(crate) const DEFAULT_CONFIG: &str = "routing.yaml";
@@ -11,7 +18,7 @@ pub(crate) const DEFAULT_CONFIG: &str = "routing.yaml";
 pub(crate) const DEFAULT_REDIS_URL: &str = "redis://127.0.0.1:6379";
 
 /// Where the configuration and Redis are.
-#[derive(Clone, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct CommonArgs {
     /// The routing.yaml to use.
     #[arg(
@@ -21,15 +28,9 @@ pub struct CommonArgs {
         default_value = DEFAULT_CONFIG
     )]
     pub config: PathBuf,
-    /// The Redis server: redis://host:port/db or unix:///path/to/socket.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "STREAMFLEET_REDIS_URL",
-        hide_env_values = true,
-        default_value = DEFAULT_REDIS_URL
-    )]
-    pub redis_url: String,
+    /// Redis.
+    #[command(flatten)]
+    pub redis: RedisArgs,
 }
 
 impl CommonArgs {
@@ -42,12 +43,154 @@ impl CommonArgs {
     }
 }
 
+const URL: &str = "STREAMFLEET_REDIS_URL";
+const USERNAME: &str = "STREAMFLEET_REDIS_USERNAME";
+const PASSWORD_FILE: &str = "STREAMFLEET_REDIS_PASSWORD_FILE";
+const CA_FILE: &str = "STREAMFLEET_REDIS_CA_FILE";
+const CERT_FILE: &str = "STREAMFLEET_REDIS_CERT_FILE";
+const KEY_FILE: &str = "STREAMFLEET_REDIS_KEY_FILE";
+/// What systemd's `LoadCredential=` must call the password.
+const PASSWORD_CREDENTIAL: &str = "redis-password";
+
+/// Where Redis is, and who asks it. A variable that is set and empty is as good as none, and a
+/// password file named so keeps the credential of systemd from being taken.
+#[derive(Clone, Default, clap::Args)]
+pub struct RedisArgs {
+    /// The Redis server: redis://host:port/db, rediss://host:port/db (TLS) or unix:///path/to/socket.
+    /// A password may stand in the variable only, and better in a file.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = URL,
+        hide_env_values = true,
+        default_value = DEFAULT_REDIS_URL,
+        value_parser = UrlParser
+    )]
+    redis_url: String,
+    /// The user of Redis, if the URL names none.
+    #[arg(long, value_name = "NAME", env = USERNAME, help_heading = "Access to Redis")]
+    redis_username: Option<String>,
+    /// The file that holds the user's password.
+    /// [default: redis-password in $CREDENTIALS_DIRECTORY, if it is there]
+    #[arg(long, value_name = "FILE", env = PASSWORD_FILE, help_heading = "Access to Redis")]
+    redis_password_file: Option<OsString>,
+    /// With rediss://: the certificates to trust instead of the system's (PEM).
+    #[arg(long, value_name = "FILE", env = CA_FILE, help_heading = "Access to Redis")]
+    redis_ca_file: Option<OsString>,
+    /// With rediss://: the certificate to show to a server that asks for one (PEM).
+    #[arg(long, value_name = "FILE", env = CERT_FILE, help_heading = "Access to Redis")]
+    redis_cert_file: Option<OsString>,
+    /// The private key of that certificate (PEM).
+    #[arg(long, value_name = "FILE", env = KEY_FILE, help_heading = "Access to Redis")]
+    redis_key_file: Option<OsString>,
+}
+
+impl RedisArgs {
+    /// A server that takes everybody: a private one. Nothing of the environment is for it.
+    pub(crate) fn bare(url: &str) -> Self {
+        Self {
+            redis_url: url.to_owned(),
+            redis_password_file: Some(OsString::new()),
+            ..Self::default()
+        }
+    }
+
+    /// A server by its URL, asked as the environment says.
+    pub(crate) fn by_environment(url: &str) -> Self {
+        let variable = |name| std::env::var_os(name);
+        Self {
+            redis_url: url.to_owned(),
+            redis_username: variable(USERNAME).map(|name| name.to_string_lossy().into_owned()),
+            redis_password_file: variable(PASSWORD_FILE),
+            redis_ca_file: variable(CA_FILE),
+            redis_cert_file: variable(CERT_FILE),
+            redis_key_file: variable(KEY_FILE),
+        }
+    }
+
+    fn password_file(&self) -> Option<PathBuf> {
+        secret::file(self.redis_password_file.clone(), PASSWORD_CREDENTIAL)
+    }
+
+    /// The same for the library.
+    pub fn access(&self) -> Access {
+        let file =
+            |file: &Option<OsString>| file.clone().filter(|f| !f.is_empty()).map(PathBuf::from);
+        let username = self.redis_username.clone();
+        Access::new(&self.redis_url)
+            .username(username.filter(|name| !name.is_empty()))
+            .password_file(self.password_file())
+            .tls(TlsFiles {
+                ca: file(&self.redis_ca_file),
+                cert: file(&self.redis_cert_file),
+                key: file(&self.redis_key_file),
+            })
+    }
+
+    /// Prepares connections; nothing is opened yet.
+    ///
+    /// # Errors
+    /// What is said about the server contradicts itself, or names files that cannot be used.
+    pub fn open(&self) -> Result<Redis, StoreError> {
+        Redis::open(self.access())
+    }
+
+    /// What tells the same to a process that is started: all of it by variables, because everybody on
+    /// the machine sees arguments.
+    pub(crate) fn environment(&self) -> [(&'static str, OsString); 6] {
+        let or_none = |value: &Option<OsString>| value.clone().unwrap_or_default();
+        let username = self.redis_username.clone().unwrap_or_default();
+        [
+            (URL, self.redis_url.clone().into()),
+            (USERNAME, username.into()),
+            (
+                PASSWORD_FILE,
+                self.password_file().unwrap_or_default().into(),
+            ),
+            (CA_FILE, or_none(&self.redis_ca_file)),
+            (CERT_FILE, or_none(&self.redis_cert_file)),
+            (KEY_FILE, or_none(&self.redis_key_file)),
+        ]
+    }
+}
+
 /// Without the URL, which can hold a password.
-impl fmt::Debug for CommonArgs {
+impl fmt::Debug for RedisArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CommonArgs")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
+        f.debug_struct("RedisArgs").finish_non_exhaustive()
+    }
+}
+
+/// Takes a URL, but none with a password from the command line, and repeats none.
+#[derive(Clone)]
+pub(crate) struct UrlParser;
+
+impl TypedValueParser for UrlParser {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        cmd: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        self.parse_ref_(cmd, arg, value, ValueSource::CommandLine)
+    }
+
+    fn parse_ref_(
+        &self,
+        cmd: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+        source: ValueSource,
+    ) -> Result<String, clap::Error> {
+        if source == ValueSource::CommandLine && holds_password(&value.to_string_lossy()) {
+            let told = format!(
+                "--redis-url holds a password, which everybody on this machine can see there (ps). Put the password into a file, name that in {PASSWORD_FILE}, and take it out of the URL; or put the URL into {URL}\n"
+            );
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, told).with_cmd(cmd));
+        }
+        StringValueParser::new().parse_ref(cmd, arg, value)
     }
 }
 
@@ -93,7 +236,35 @@ fn address(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        common: CommonArgs,
+    }
+
+    #[test]
+    fn a_password_in_an_argument_is_refused_and_not_repeated() {
+        let parse = |url| Cli::try_parse_from(["x", "--redis-url", url]);
+        let refused = parse("redis://fleet:hunter2@host").unwrap_err();
+        assert_eq!(refused.exit_code(), 2);
+        let said = refused.to_string();
+        assert!(said.contains(PASSWORD_FILE), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+        let taken = parse("redis://fleet@host").unwrap();
+        assert!(!format!("{taken:?}").contains("host"));
+    }
+
+    #[test]
+    fn who_is_started_is_told_everything_and_nothing_of_ours_by_accident() {
+        let args = RedisArgs::bare("unix:///s");
+        let told = args.environment();
+        assert_eq!(told[0], (URL, "unix:///s".into()));
+        assert!(told[1..].iter().all(|(_, value)| value.is_empty()));
+    }
 
     #[test]
     fn an_address_has_a_host_and_a_port() {

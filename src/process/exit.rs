@@ -7,7 +7,7 @@ use deadpool_redis::PoolError;
 use redis::{ErrorKind, RedisError};
 
 use crate::routing::ConfigError;
-use crate::store::{Severity, StoreError};
+use crate::store::{Severity, StoreError, distrust};
 
 /// How a process ended. (2, wrong usage, is clap's.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl From<&ConfigError> for Exit {
 impl From<&StoreError> for Exit {
     fn from(error: &StoreError) -> Self {
         match error {
-            StoreError::Url(_) => Self::BadConfig,
+            StoreError::Access(_) => Self::BadConfig,
             StoreError::Redis { cause, .. } => of_redis(cause),
             StoreError::Unfit { reasons, .. } => {
                 match reasons.iter().any(|r| r.severity() == Severity::Refuse) {
@@ -78,6 +78,9 @@ impl From<&StoreError> for Exit {
 }
 
 fn of_redis(error: &RedisError) -> Exit {
+    if distrust(error).is_some() {
+        return Exit::BadConfig;
+    }
     let heals = matches!(
         error.code(),
         Some("LOADING" | "MASTERDOWN" | "READONLY" | "NOREPLICAS" | "MISCONF" | "BUSY")
@@ -86,7 +89,12 @@ fn of_redis(error: &RedisError) -> Exit {
         return Exit::Unreachable;
     }
     let denied = matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
-    if denied || error.kind() == ErrorKind::AuthenticationFailed {
+    if denied
+        || matches!(
+            error.kind(),
+            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig
+        )
+    {
         return Exit::BadConfig;
     }
     Exit::Failure
@@ -95,7 +103,7 @@ fn of_redis(error: &RedisError) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Finding;
+    use crate::store::{AccessError, Finding};
 
     #[test]
     fn codes_tell_what_helps() {
@@ -113,7 +121,8 @@ mod tests {
         assert_eq!(Exit::from(&store(denied)).code(), 78);
         let other = RedisError::from((ErrorKind::UnexpectedReturnType, "odd"));
         assert_eq!(Exit::from(&store(other)).code(), 1);
-        assert_eq!(Exit::from(&StoreError::Url("x".into())).code(), 78);
+        let access = AccessError::Url("x".into());
+        assert_eq!(Exit::from(&StoreError::from(access)).code(), 78);
         let unfit = |reasons: &[Finding]| StoreError::Unfit {
             server: "s".into(),
             reasons: reasons.to_vec(),

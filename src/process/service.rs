@@ -317,7 +317,7 @@ where
         Err(error) => return failed(Exit::Failure, &error),
     };
     let outcome = runtime.block_on(async {
-        let redis = Redis::open(&args.redis_url).map_err(|e| failed(Exit::from(&e), &e))?;
+        let redis = args.redis.open().map_err(|e| failed(Exit::from(&e), &e))?;
         let reloader = Reloader::new(config, watch, redis.link());
         if let Some(monitor) = monitor {
             let started = monitor.start(&redis, reloader.subscribe());

@@ -10,6 +10,7 @@ mod explain;
 mod model;
 mod names;
 mod problem;
+mod redact;
 mod structure;
 mod table;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use self::explain::{At, Because, Explanation, Held, Receiver, explain};
 pub use self::model::json_schema;
 pub use self::problem::{ConfigError, Problem, Severity};
 pub(crate) use self::problem::{did_you_mean, read_bounded};
+pub use self::redact::{Redact, Redacted, STARS};
 pub use self::table::{
     AuditSettings, BreakerSettings, HealthSettings, Limits, Route, Routing, Start, StreamSettings,
     SubscriberSettings,

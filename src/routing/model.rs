@@ -39,6 +39,8 @@ pub(super) struct Model {
     pub(super) audit: Option<AuditModel>,
     /// Traces of business flows, for `streamfleet trace`. Default: none are kept.
     pub(super) trace: Option<TraceModel>,
+    /// What of an event is not shown: by event type or quoted pattern, JSON pointers into it.
+    pub(super) redact: Option<BTreeMap<String, Pointers>>,
     /// The streams. Every event type belongs to exactly one.
     #[schemars(required)]
     pub(super) streams: Option<BTreeMap<String, StreamModel>>,
@@ -59,6 +61,16 @@ pub(super) struct Model {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[schemars(inline, example = ["analytics-service"])]
 pub(super) struct Subscribers(pub(super) Vec<Name>);
+
+/// What is not shown: logs, traces, errors and commands have *** instead.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[schemars(inline, example = ["/data/email"])]
+pub(super) struct Pointers(pub(super) Vec<PointerText>);
+
+/// A JSON pointer into the event; the segment * is every field or element.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(inline, example = &"/data/email")]
+pub(super) struct PointerText(pub(super) String);
 
 /// The name of a subscriber.
 #[derive(Debug, Deserialize, JsonSchema)]

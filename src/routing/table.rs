@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::check::Checked;
 use super::duration::Span;
 use super::model::{BreakerModel, HealthModel, Model, SettingsModel};
+use super::redact::Redact;
 use crate::event_type::EventType;
 use crate::retry::Backoff;
 use crate::schemas::SchemaSet;
@@ -22,6 +23,7 @@ pub struct Routing {
     trace: Option<Duration>,
     limits: Limits,
     audit: Option<AuditSettings>,
+    redact: Redact,
     streams: Vec<StreamSettings>,
     subscribers: BTreeMap<Arc<str>, SubscriberSettings>,
     retired: BTreeMap<Arc<str>, SubscriberSettings>,
@@ -180,6 +182,11 @@ impl Routing {
         self.audit
     }
 
+    /// What of events is not shown.
+    pub fn redact(&self) -> &Redact {
+        &self.redact
+    }
+
     /// The domain streams, in the order of the file.
     pub fn streams(&self) -> impl Iterator<Item = &StreamSettings> {
         self.streams.iter()
@@ -307,6 +314,7 @@ impl Routing {
                 maxlen: audit.maxlen,
                 retention: audit.retention.map(|Span(span)| span),
             }),
+            redact: Redact::new(checked.redact.clone()),
             streams,
             subscribers,
             retired: checked.retired.iter().copied().map(settled).collect(),

@@ -7,13 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, RedisError, ServerErrorKind,
-};
+use redis::{AsyncConnectionConfig, RedisError, ServerErrorKind};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::access::{Access, AccessError, Distrust, distrust};
 use super::findings::Finding;
 use crate::metrics;
 use crate::retry::RECONNECT;
@@ -27,11 +25,9 @@ const POOL_SIZE: usize = 16;
 /// What can go wrong between us and Redis.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The URL is not one that this program can use.
-    #[error(
-        "the Redis URL cannot be used: {0}. Write redis://host:port/db or unix:///path/to/socket"
-    )]
-    Url(String),
+    /// What is said about the server is nothing that this program can use.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Redis could not be reached, or answered with an error.
     #[error("Redis at {server}: {cause}{}", advice(.cause))]
     Redis {
@@ -60,12 +56,32 @@ pub enum StoreError {
 
 /// What helps, where the client library's text does not say it.
 fn advice(cause: &RedisError) -> &'static str {
+    match distrust(cause) {
+        Some(Distrust::OfServer) => {
+            return ". The server's certificate is not accepted: name who vouches for it in STREAMFLEET_REDIS_CA_FILE, and the server in the URL as the certificate does";
+        }
+        Some(Distrust::OfUs) => {
+            return ". The server asks for a certificate that it can accept: STREAMFLEET_REDIS_CERT_FILE and STREAMFLEET_REDIS_KEY_FILE";
+        }
+        None => {}
+    }
     match cause.kind() {
         redis::ErrorKind::AuthenticationFailed => {
-            ". The user or the password in the Redis URL is not accepted; if it was changed, restart this process with the new one"
+            ". The user or the password is not accepted; if it was changed, restart this process with the new one"
+        }
+        _ if lacks_a_right(cause) => {
+            ". This user of Redis lacks a right: ACL LOG names it to an administrator; scripts/redis/users.acl has what each part needs"
         }
         _ => "",
     }
+}
+
+/// In a script, Redis says so in words alone.
+fn lacks_a_right(cause: &RedisError) -> bool {
+    cause.code() == Some("NOPERM")
+        || cause
+            .detail()
+            .is_some_and(|told| told.starts_with("The user executing the script can't"))
 }
 
 fn texts(reasons: &[Finding]) -> String {
@@ -102,11 +118,11 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Prepares connections to `url`; nothing is opened yet.
-    pub fn open(url: &str) -> Result<Self, StoreError> {
-        let info = connection_info(url)?;
+    /// Prepares connections; nothing is opened yet. What access needs of files is read now, once.
+    pub fn open(access: impl Into<Access>) -> Result<Self, StoreError> {
+        let info = access.into().connection_info()?;
         let server: Arc<str> = info.addr().to_string().into();
-        let unusable = |e: RedisError| StoreError::Url(e.to_string());
+        let unusable = |e: RedisError| AccessError::Url(e.to_string());
         let manager =
             deadpool_redis::Manager::new_with_config(info.clone(), config(RESPONSE_TIMEOUT))
                 .map_err(unusable)?;
@@ -117,7 +133,7 @@ impl Redis {
             .create_timeout(Some(CONNECT_TIMEOUT))
             .recycle_timeout(Some(CONNECT_TIMEOUT))
             .build()
-            .map_err(|e| StoreError::Url(e.to_string()))?;
+            .map_err(|e| AccessError::Url(e.to_string()))?;
         Ok(Self {
             client: redis::Client::open(info).map_err(unusable)?,
             pool,
@@ -152,6 +168,11 @@ impl Redis {
             .map_err(|e| self.error(e))
     }
 
+    /// A connection that blocks its thread, for who has no runtime.
+    pub fn blocking(&self) -> Result<redis::Connection, StoreError> {
+        self.client.get_connection().map_err(|e| self.error(e))
+    }
+
     /// Wraps an error of the client library with the server's address.
     pub fn error(&self, cause: RedisError) -> StoreError {
         StoreError::Redis {
@@ -170,23 +191,6 @@ impl Redis {
             answers: Arc::default(),
         }
     }
-}
-
-fn connection_info(url: &str) -> Result<ConnectionInfo, StoreError> {
-    if url.contains(',') || url.starts_with("redis+cluster") || url.starts_with("redis-cluster") {
-        return Err(StoreError::Url("Redis Cluster is not supported yet".into()));
-    }
-    if url.starts_with("rediss://") {
-        return Err(StoreError::Url("TLS is not built in".into()));
-    }
-    // The library's message could quote the URL, and with it a password.
-    let info = url.into_connection_info().map_err(|e| {
-        StoreError::Url(match e.detail() {
-            Some(detail) => detail.to_owned(),
-            None => "it does not parse".into(),
-        })
-    })?;
-    Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
 
 fn config(response: Duration) -> AsyncConnectionConfig {

@@ -7,6 +7,7 @@
 //! - [`Redis::dedicated`]: for a blocking read, whose answer may take as long as BLOCK; and for the
 //!   router's transactions, which nothing else may come between.
 
+mod access;
 mod cli;
 mod codec;
 mod findings;
@@ -17,6 +18,7 @@ mod scan;
 mod scripts;
 mod server;
 
+pub use access::{Access, AccessError, Distrust, TlsFiles, distrust, holds_password};
 pub use cli::quoted;
 pub use codec::{Entry, EntryId, Fields, InvalidEntryId, StreamField, read_streams};
 pub use findings::{Finding, Severity, findings};

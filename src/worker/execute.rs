@@ -23,7 +23,7 @@ use crate::letter::Letter;
 use crate::metrics::{self, DEAD, GIVEN_UP, WAITING};
 use crate::retry::RECONNECT;
 use crate::routing::SubscriberSettings;
-use crate::store::{CommitRequest, Committed, Parked, Settled};
+use crate::store::{CommitRequest, Committed, Parked, Settled, StreamField};
 use crate::trace::Traced;
 
 /// Conflicts in a row after which a delivery steps back instead of running again at once.
@@ -192,6 +192,8 @@ pub(crate) async fn go_on<H: Handler>(core: Arc<Core<H>>, in_hand: InHand, mut s
                 }
             }
         };
+        // From here on it is told: in the log, the trace, the breaker's events and the dead letter.
+        let failure = core.discreet(failure, &event, &delivery);
         let wait = core.note_failure(delivery.probe.take(), &failure, &settings);
         return core
             .settle_failure(&mut delivery, &event, failure, wait, &settings)
@@ -323,6 +325,16 @@ impl<H: Handler> Core<H> {
                 }
                 Committed::Conflict | Committed::Invalid(_) => return Some(value),
             }
+        }
+    }
+
+    /// What went wrong, without what routing.yaml hides of the event.
+    fn discreet(&self, failure: HandlerError, event: &Event, delivery: &Delivery) -> HandlerError {
+        let json = delivery.fields.get(StreamField::EVENT).unwrap_or_default();
+        let config = self.config.borrow();
+        match config.routing.redact().look(Some(event.event_type()), json) {
+            Some(redacted) => failure.reworded(|words| redacted.text(words)),
+            None => failure,
         }
     }
 

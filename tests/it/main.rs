@@ -44,6 +44,7 @@ mod retries;
 mod routing;
 mod scheduled;
 mod scripts;
+mod security;
 mod services;
 mod shop;
 mod shop_pure;

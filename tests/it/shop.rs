@@ -30,9 +30,12 @@ const SERVICES: [&str; 9] = [
 
 /// A fleet with the shipped routing.yaml (changed by `edit`) and schemas.
 pub fn shop(edit: impl Fn(String) -> String) -> Fleet {
-    let fleet = Fleet {
-        server: Server::start(),
-    };
+    shop_on(Server::start(), edit)
+}
+
+/// The same on this Redis.
+pub fn shop_on(server: Server, edit: impl Fn(String) -> String) -> Fleet {
+    let fleet = Fleet { server };
     let routing = std::fs::read_to_string(Path::new(HERE).join("routing.yaml")).unwrap();
     std::os::unix::fs::symlink(
         Path::new(HERE).join("schemas"),
@@ -45,7 +48,12 @@ pub fn shop(edit: impl Fn(String) -> String) -> Fleet {
 
 /// The same where nothing waits for long: retries, and what a circuit breaker holds up.
 pub fn brisk_shop(edit: impl Fn(String) -> String) -> Fleet {
-    shop(|text| {
+    brisk_shop_on(Server::start(), edit)
+}
+
+/// The same on this Redis.
+pub fn brisk_shop_on(server: Server, edit: impl Fn(String) -> String) -> Fleet {
+    shop_on(server, |text| {
         let brisk = [
             (
                 "initial: 1s, multiplier: 2, max: 30s, jitter: 0.5",

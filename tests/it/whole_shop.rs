@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::rebuild::model;
 use crate::services::gateway::Gateway;
-use crate::shop::brisk_shop;
+use crate::shop::brisk_shop_on;
 use crate::support::cli::streamfleet;
 use crate::support::fleet::Process;
 use crate::support::{Fleet, Server, eventually};
@@ -102,7 +102,11 @@ pub struct Day {
 
 impl Day {
     pub fn begin() -> Self {
-        let fleet = brisk_shop(|text| {
+        Self::begin_on(Server::start())
+    }
+
+    pub fn begin_on(server: Server) -> Self {
+        let fleet = brisk_shop_on(server, |text| {
             assert!(text.contains("lease: 30s"));
             text.replace("lease: 30s", "lease: 1s")
         });
@@ -220,6 +224,9 @@ impl Day {
         let mut command = streamfleet(&["rebuild", &format!("{name}-service"), "--output", "json"]);
         command.env("STREAMFLEET_CONFIG", self.fleet.config());
         command.env("STREAMFLEET_REDIS_URL", self.fleet.url());
+        if let Some(users) = &self.fleet.users {
+            users.equip(&mut command);
+        }
         command.stdout(std::process::Stdio::null());
         command
     }
@@ -484,4 +491,47 @@ fn every_read_model_is_rebuilt_while_orders_flow() {
             "{name}"
         );
     }
+}
+
+/// Each process may do no more than `scripts/redis/users.acl` lets it, and is refused nothing.
+#[test]
+fn every_part_has_the_rights_that_it_needs() {
+    let mut day = Day::begin_on(Server::guarded(&[], &[]));
+    for sku in 1..=SKUS {
+        day.happens(Happening::Restock { sku, quantity: 6 });
+    }
+    for n in 0..12 {
+        day.happens(Happening::Order {
+            user: n % USERS + 1,
+            lines: vec![(n % SKUS + 1, 1)],
+            cents: 1_000 * (n + 1),
+        });
+        day.happens(Happening::View {
+            user: 1,
+            product: 1,
+        });
+    }
+    day.happens(Happening::Cancel { order: 1 });
+    day.happens(Happening::Again {
+        event: 20,
+        same: true,
+    });
+    for service in 0..SERVICES.len() {
+        day.happens(Happening::Kill { service });
+    }
+    for name in READ_MODELS {
+        assert_eq!(
+            day.rebuild(name).status().unwrap().code(),
+            Some(0),
+            "{name}"
+        );
+    }
+    // Who is refused something says so at once: no need to wait for what never comes.
+    assert_eq!(day.fleet.refusals(), [""; 0]);
+    day.ends();
+    day.stock_is_right();
+    day.orders_are_right();
+    day.mails_are_right();
+    day.nothing_is_dead();
+    assert_eq!(day.fleet.refusals(), [""; 0]);
 }

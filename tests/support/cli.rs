@@ -107,6 +107,9 @@ impl Fleet {
         command
             .env("STREAMFLEET_CONFIG", self.config())
             .env("STREAMFLEET_REDIS_URL", self.url());
+        if let Some(users) = &self.users {
+            users.equip(&mut command);
+        }
         run(command, input)
     }
 }

@@ -186,6 +186,9 @@ impl Fleet {
             .env("STREAMFLEET_CONFIG", self.config())
             .env("STREAMFLEET_REDIS_URL", self.url())
             .env("STREAMFLEET_LOG", "info");
+        if let Some(users) = &self.users {
+            users.equip(command);
+        }
     }
 
     /// A probe worker of `subscriber` (`probe-service` or `other-service`).
@@ -211,6 +214,9 @@ impl Fleet {
             .env("PROBE_SUBSCRIBER", subscriber)
             .env("PROBE_NAME", name)
             .env("PROBE_URL", url);
+        if let Some(users) = &self.users {
+            command.env("PROBE_URL", users.url(url, subscriber));
+        }
         command
     }
 

@@ -11,6 +11,7 @@ pub mod probe;
 #[allow(dead_code, reason = "each suite has faults of its own")]
 pub mod proxy;
 pub mod server;
+pub mod users;
 
 #[allow(unused_imports, reason = "not every suite makes events of its own")]
 pub use fleet::{Fleet, event};

@@ -9,6 +9,7 @@ use redis::{Commands, FromRedisValue};
 use tempfile::TempDir;
 
 use super::eventually;
+use super::users::Users;
 
 /// The server that the tests run on: the one in PATH, or the one that `scripts/test --server`
 /// names.
@@ -23,6 +24,8 @@ pub struct Server {
     /// Words before `redis-server`: what starts it in surroundings of its own.
     prefix: Vec<String>,
     args: Vec<String>,
+    /// Who may do what, if not everybody may do everything.
+    pub users: Option<Users>,
 }
 
 impl Server {
@@ -34,6 +37,17 @@ impl Server {
     /// Starts one with further settings.
     pub fn with(args: &[&str]) -> Self {
         let server = Self::prepare(&[], args);
+        server.run();
+        server
+    }
+
+    /// Starts one with the users that `scripts/redis/make-users` makes. The tests' own connections come
+    /// without a name, and may do everything.
+    pub fn guarded(make: &[&str], args: &[&str]) -> Self {
+        let users = Users::make(make);
+        let file = users.file("users.acl");
+        let mut server = Self::prepare(&[], &[&["--aclfile", &file], args].concat());
+        server.users = Some(users);
         server.run();
         server
     }
@@ -51,6 +65,7 @@ impl Server {
             child: Mutex::new(None),
             prefix: owned(prefix),
             args: owned(args),
+            users: None,
         }
     }
 

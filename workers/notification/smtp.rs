@@ -1,7 +1,7 @@
 //! Mail by SMTP: a connection per mail, each step judged for itself, because what is refused by the
 //! server as such says nothing about the mail.
 
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fmt, time::Duration};
 
 use lettre::Address;
 use lettre::transport::smtp::{
@@ -12,6 +12,7 @@ use lettre::transport::smtp::{
     extension::{ClientId, Extension, MailBodyParameter, MailParameter},
 };
 use streamfleet::HandlerError;
+use streamfleet::secret::{self, Secret, SecretError};
 use tokio::time::timeout;
 
 /// How long one mail may take.
@@ -20,6 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long we wait for the server's farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// What systemd's `LoadCredential=` must call the password.
+const PASSWORD_CREDENTIAL: &str = "smtp-password";
 
 /// The environment does not say how to reach a server. None of these repeats a password.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +33,14 @@ pub(crate) enum SetupError {
         "STREAMFLEET_SMTP holds a password: put it into a file, and name that in STREAMFLEET_SMTP_PASSWORD_FILE"
     )]
     PasswordInView,
-    #[error("STREAMFLEET_SMTP names a user, and STREAMFLEET_SMTP_PASSWORD_FILE no file")]
+    #[error(
+        "STREAMFLEET_SMTP names a user, and STREAMFLEET_SMTP_PASSWORD_FILE no file (nor is there a credential smtp-password)"
+    )]
     NoPassword,
     #[error("STREAMFLEET_SMTP_PASSWORD_FILE is set, and STREAMFLEET_SMTP names no user")]
     NoUser,
-    #[error("STREAMFLEET_SMTP_PASSWORD_FILE={path}: {cause}")]
-    PasswordFile { path: PathBuf, cause: io::Error },
+    #[error("the SMTP password: {0}")]
+    Password(#[from] SecretError),
 }
 
 /// A server that takes mail.
@@ -58,19 +63,18 @@ impl fmt::Display for Place {
 }
 
 impl Smtp {
-    /// Reads where the server is, and the password; connects to nothing yet.
-    pub(crate) fn new(server: &str, password_file: Option<PathBuf>) -> Result<Self, SetupError> {
+    /// Reads where the server is, and the password from the file that the variable names, or from the
+    /// credential; connects to nothing yet.
+    pub(crate) fn new(server: &str, password_file: Option<OsString>) -> Result<Self, SetupError> {
         let (user, place) = parse(server)?;
-        let password_file = password_file.filter(|path| !path.as_os_str().is_empty());
-        let credentials = match (user, password_file) {
-            (None, None) => None,
-            (None, Some(_)) => return Err(SetupError::NoUser),
-            (Some(_), None) => return Err(SetupError::NoPassword),
-            (Some(user), Some(path)) => {
-                let read = std::fs::read_to_string(&path);
-                let text = read.map_err(|cause| SetupError::PasswordFile { path, cause })?;
-                let password = text.trim_end_matches(['\r', '\n']).to_owned();
-                Some(Credentials::new(user, password))
+        let named = password_file.as_ref().is_some_and(|file| !file.is_empty());
+        let credentials = match user {
+            None if named => return Err(SetupError::NoUser),
+            None => None,
+            Some(user) => {
+                let file = secret::file(password_file, PASSWORD_CREDENTIAL);
+                let password = Secret::read(&file.ok_or(SetupError::NoPassword)?)?;
+                Some(Credentials::new(user, password.expose().to_owned()))
             }
         };
         Ok(Self { place, credentials })
@@ -228,7 +232,7 @@ mod tests {
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "secret\n").unwrap();
-        let path = || Some(file.path().to_owned());
+        let path = || Some(file.path().as_os_str().to_owned());
         assert!(Smtp::new("smtp://shop@mail:25", path()).is_ok());
         let error = |server, path| Smtp::new(server, path).err().unwrap();
         assert!(matches!(
@@ -239,7 +243,7 @@ mod tests {
             error("smtp://shop@mail:25", None),
             SetupError::NoPassword
         ));
-        let gone = Some(PathBuf::from("/nowhere/password"));
+        let gone = Some("/nowhere/password".into());
         let error = error("smtp://shop@mail:25", gone).to_string();
         assert!(error.contains("/nowhere/password"), "{error}");
     }

@@ -8,19 +8,23 @@ use std::{env, error::Error, time::Duration};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rust_decimal::Decimal;
 use serde::Serialize;
 use streamfleet::HandlerError;
+use streamfleet::secret::{self, Secret, SecretError};
 
 use super::answers::{Charge, read_charge, read_void};
 use super::decide::Refunded;
 
 const VARIABLE: &str = "STREAMFLEET_GATEWAY";
 const TIMEOUT_VARIABLE: &str = "STREAMFLEET_GATEWAY_TIMEOUT_MS";
+const TOKEN_VARIABLE: &str = "STREAMFLEET_GATEWAY_TOKEN_FILE";
+/// What systemd's `LoadCredential=` must call the token.
+const TOKEN_CREDENTIAL: &str = "gateway-token";
 /// How long one request may take, unless the environment says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connecting may take at most, of that.
@@ -43,6 +47,10 @@ pub(crate) enum SetupError {
         "STREAMFLEET_GATEWAY_TIMEOUT_MS={0:?} is not a number of milliseconds from 1 to 86400000"
     )]
     Timeout(String),
+    #[error("the token for the payment gateway: {0}")]
+    Token(#[from] SecretError),
+    #[error("the token for the payment gateway must be of ASCII characters")]
+    TokenText,
 }
 
 /// A gateway.
@@ -50,6 +58,8 @@ pub(crate) struct Gateway {
     client: Client<HttpConnector, Full<Bytes>>,
     /// `host:port`.
     authority: String,
+    /// What it knows us by, if it asks.
+    token: Option<HeaderValue>,
     timeout: Duration,
 }
 
@@ -61,7 +71,7 @@ struct ChargeRequest {
 }
 
 impl Gateway {
-    /// Reads `STREAMFLEET_GATEWAY` and `STREAMFLEET_GATEWAY_TIMEOUT_MS`.
+    /// Reads `STREAMFLEET_GATEWAY`, `STREAMFLEET_GATEWAY_TOKEN_FILE` and `STREAMFLEET_GATEWAY_TIMEOUT_MS`.
     pub(crate) fn from_env() -> Result<Self, SetupError> {
         let text = |name| env::var_os(name).filter(|value| !value.is_empty());
         let address = text(VARIABLE).ok_or(SetupError::Missing)?;
@@ -70,6 +80,10 @@ impl Gateway {
             Some(text) => milliseconds(&text.to_string_lossy())?,
             None => TIMEOUT,
         };
+        let token = secret::file(env::var_os(TOKEN_VARIABLE), TOKEN_CREDENTIAL);
+        let token = token
+            .map(|file| bearer(&Secret::read(&file)?))
+            .transpose()?;
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(timeout)));
         connector.set_nodelay(true);
@@ -79,6 +93,7 @@ impl Gateway {
         Ok(Self {
             client,
             authority,
+            token,
             timeout,
         })
     }
@@ -115,6 +130,9 @@ impl Gateway {
             .header(CONTENT_TYPE, "application/json");
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
+        }
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, token);
         }
         let request = request.body(Full::from(body))?;
         let exchange = async {
@@ -161,6 +179,14 @@ fn authority(address: &str) -> Result<String, SetupError> {
         }
         _ => Err(wrong()),
     }
+}
+
+fn bearer(token: &Secret) -> Result<HeaderValue, SetupError> {
+    let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
+    let mut value = value.map_err(|_| SetupError::TokenText)?;
+    // Shown as such by whatever logs headers.
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn milliseconds(text: &str) -> Result<Duration, SetupError> {

@@ -8,6 +8,7 @@ use super::super::answer::Output;
 use super::roles::{Kind, MILLION};
 use super::stage::{Job, Scale, Stage};
 use super::workload::{MAX_BYTES, MAX_TYPES, Workload};
+use crate::process::args::UrlParser;
 
 /// Measure: what each stage does per second and costs per event, beside a floor.
 ///
@@ -90,7 +91,7 @@ pub(in super::super) struct Args {
     #[arg(long)]
     pub(super) no_floor: bool,
     /// A Redis to measure on, instead of a private one.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["redis_server", "stream_node_bytes", "append_only"])]
+    #[arg(long, value_name = "URL", value_parser = UrlParser, conflicts_with_all = ["redis_server", "stream_node_bytes", "append_only"])]
     pub(super) redis_url: Option<String>,
     /// The Redis or Valkey server to start: a name in PATH, or a path.
     /// [env: STREAMFLEET_REDIS_SERVER] [default: redis-server]

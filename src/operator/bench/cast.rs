@@ -18,7 +18,7 @@ impl Bench<'_> {
 
     fn connected(&self, spec: Spec) -> Spec {
         spec.env("STREAMFLEET_CONFIG", &self.config)
-            .env("STREAMFLEET_REDIS_URL", &self.place.url)
+            .envs(self.place.redis.environment())
             .env("STREAMFLEET_LOG_FORMAT", "json")
             .env("STREAMFLEET_LOG", "info")
     }

@@ -109,7 +109,7 @@ async fn pump(
             stop.cancel();
         }
     });
-    let redis = Redis::open(&common.redis_url)?;
+    let redis = common.redis.open()?;
     let mut reader = redis.dedicated(BLOCK).await?;
     let writer = redis.dedicated(BLOCK).await?;
     let mut read = redis::cmd("XREADGROUP");

@@ -53,6 +53,7 @@ use super::answer::{Output, answer, one_line};
 use super::child::{ROUTER, programs};
 use super::server::Server;
 use super::text::Paint;
+use crate::process::args::RedisArgs;
 use crate::process::exit::Exit;
 use crate::process::interrupted;
 
@@ -100,14 +101,14 @@ impl Args {
             .prefix("streamfleet-bench-")
             .tempdir()?;
         let mut server = None;
-        let url = match &self.redis_url {
-            Some(url) => url.clone(),
-            None => server
-                .insert(self.start_server(folder.path()).await?)
-                .url
-                .clone(),
+        let redis = match &self.redis_url {
+            Some(url) => RedisArgs::by_environment(url),
+            None => {
+                let server = server.insert(self.start_server(folder.path()).await?);
+                RedisArgs::bare(&server.url)
+            }
         };
-        let place = Place::new(&url)?;
+        let place = Place::new(redis)?;
         if !place.present().await?.is_empty() {
             return Err(CommandError::Refused(format!(
                 "there are keys under {NAMESPACE}: on this Redis, which this would delete. If they are left from a benchmark that was killed, delete them; else use another Redis"

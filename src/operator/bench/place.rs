@@ -14,7 +14,8 @@ use super::roles::{BATCH, Kind};
 use super::stage::{Bench, Group, Job, LOOK, Side, Stage};
 use super::workload::{FOLLOW_UPS, ID_AT, LEASE_MS, NAMESPACE, STREAM, Workload, stamp};
 use crate::fleet::ROUTER;
-use crate::store::{EntryId, Keys, Link, RETRY, Redis, StreamField, read_streams, scan};
+use crate::process::args::RedisArgs;
+use crate::store::{EntryId, Keys, Link, RETRY, StreamField, read_streams, scan};
 
 /// From so many events it is found out what one of them takes.
 const MEASURED: u64 = 20_000;
@@ -32,16 +33,16 @@ pub(super) struct Memory {
 
 /// A Redis and the keys in it.
 pub(super) struct Place {
-    pub(super) url: String,
+    pub(super) redis: RedisArgs,
     pub(super) link: Link,
     pub(super) keys: Keys,
 }
 
 impl Place {
-    pub(super) fn new(url: &str) -> Result<Self, CommandError> {
+    pub(super) fn new(redis: RedisArgs) -> Result<Self, CommandError> {
         Ok(Self {
-            url: url.to_owned(),
-            link: Redis::open(url)?.link(),
+            link: redis.open()?.link(),
+            redis,
             keys: Keys::new(Some(NAMESPACE)),
         })
     }

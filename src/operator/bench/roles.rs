@@ -17,7 +17,7 @@ use crate::process::args::{CommonArgs, MonitorArgs};
 use crate::process::exit::Exit;
 use crate::process::{Place, Watch, serve};
 use crate::publisher::{Publisher, appends};
-use crate::store::{Keys, Redis};
+use crate::store::Keys;
 use crate::{Context, Event, Handler, HandlerError};
 
 /// Begins each line that is meant for the bench.
@@ -269,7 +269,7 @@ impl Produce {
     /// As fast as answers come.
     async fn flat_out(self, common: &CommonArgs) -> Result<(), CommandError> {
         let workload = Workload::new(self.types, self.event_bytes);
-        let redis = Redis::open(&common.redis_url)?;
+        let redis = common.redis.open()?;
         let keys = Keys::new(Some(NAMESPACE));
         let publisher = Publisher::new(redis.link(), &keys);
         let bare = floor::Producer::new(&redis, &keys).await?;
@@ -305,10 +305,9 @@ impl Produce {
     /// own: the runtime's timers know whole milliseconds only.
     fn at_rate(&self, common: &CommonArgs, rate: u64) -> Result<(), CommandError> {
         let workload = Workload::new(self.types, self.event_bytes);
-        let redis = Redis::open(&common.redis_url)?;
+        let redis = common.redis.open()?;
         let failed = |e| redis.error(e);
-        let client = redis::Client::open(common.redis_url.as_str()).map_err(failed)?;
-        let mut connection = client.get_connection().map_err(failed)?;
+        let mut connection = redis.blocking()?;
         let inbox = Keys::new(Some(NAMESPACE)).inbox();
         let recorder = Recorder::new()?;
         println!("{READY}");

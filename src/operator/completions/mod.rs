@@ -17,10 +17,10 @@ use self::model::{Live, Want};
 use super::text::escape;
 use super::{Cli, CommandError};
 use crate::fleet::{self, ROUTER};
-use crate::process::args::{CommonArgs, DEFAULT_CONFIG, DEFAULT_REDIS_URL};
+use crate::process::args::{CommonArgs, DEFAULT_CONFIG, DEFAULT_REDIS_URL, RedisArgs};
 use crate::process::exit::Exit;
 use crate::routing::Config;
-use crate::store::{Keys, Redis};
+use crate::store::Keys;
 
 /// How long Redis may take to tell names.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -92,14 +92,15 @@ pub(super) async fn complete(args: WordsArgs) -> Result<Exit, CommandError> {
 
 /// The names there are. Whatever cannot be asked now tells none: there is nobody to tell why.
 async fn names(words: &[String], of: Live) -> BTreeSet<String> {
+    let url = model::option(words, "--redis-url")
+        .or_else(|| std::env::var("STREAMFLEET_REDIS_URL").ok())
+        .unwrap_or_else(|| DEFAULT_REDIS_URL.to_owned());
     let common = CommonArgs {
         config: model::option(words, "--config")
             .or_else(|| std::env::var("STREAMFLEET_CONFIG").ok())
             .unwrap_or_else(|| DEFAULT_CONFIG.to_owned())
             .into(),
-        redis_url: model::option(words, "--redis-url")
-            .or_else(|| std::env::var("STREAMFLEET_REDIS_URL").ok())
-            .unwrap_or_else(|| DEFAULT_REDIS_URL.to_owned()),
+        redis: RedisArgs::by_environment(&url),
     };
     let config = common.load().ok();
     let mut names = BTreeSet::new();
@@ -121,7 +122,7 @@ async fn names(words: &[String], of: Live) -> BTreeSet<String> {
     let namespace = config.as_ref().and_then(|c| c.routing.namespace());
     let keys = Keys::new(namespace);
     if of != Live::Types
-        && let Ok(redis) = Redis::open(&common.redis_url)
+        && let Ok(redis) = common.redis.open()
         && let Ok(Ok(groups)) =
             tokio::time::timeout(PATIENCE, fleet::group_records(&redis.link(), &keys)).await
     {

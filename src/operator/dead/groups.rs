@@ -12,6 +12,7 @@ use super::super::text::{Paint, count, escape, moment, shorten, table};
 use crate::dead::Letters;
 use crate::letter::Letter;
 use crate::process::exit::Exit;
+use crate::routing::Redact;
 
 /// Letters of one subscriber that died of the same.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -79,11 +80,16 @@ impl Groups {
 
 pub(super) async fn show(
     mut found: Letters,
+    redact: Option<&Redact>,
     limit: u32,
     output: Output,
 ) -> Result<Exit, CommandError> {
     let mut groups = Groups::default();
     while let Some((owner, letter)) = found.next().await? {
+        let letter = match redact {
+            Some(redact) => letter.redacted(redact),
+            None => letter,
+        };
         groups.take(&owner, &letter);
     }
     let mut groups = groups.sorted();

@@ -52,6 +52,9 @@ struct ListArgs {
     /// How many at most.
     #[arg(long, value_name = "N", default_value = "50")]
     limit: NonZeroU32,
+    /// Show also what `redact` in routing.yaml hides.
+    #[arg(long)]
+    unredacted: bool,
     /// How to answer.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -66,6 +69,9 @@ struct ShowArgs {
     subscriber: String,
     /// Its ID, as `dead list` shows it.
     id: EntryId,
+    /// Show also what `redact` in routing.yaml hides.
+    #[arg(long)]
+    unredacted: bool,
     /// How to answer.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -155,9 +161,11 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
     if let Some(name) = &args.filter.subscriber {
         hint(&session, &letters, name).await?;
     }
+    let redact = session.config.routing.redact();
     let mut found = letters.find(args.filter.filter()).await?;
     if args.group {
-        return groups::show(found, args.limit.get(), args.output).await;
+        let redact = (!args.unredacted).then_some(redact);
+        return groups::show(found, redact, args.limit.get(), args.output).await;
     }
     let header = [
         "SUBSCRIBER",
@@ -180,6 +188,10 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
             break;
         }
         shown += 1;
+        let letter = match args.unredacted {
+            true => letter,
+            false => letter.redacted(redact),
+        };
         if let Some(items) = &mut items {
             items.push(&Shown::new(&owner, &letter))?;
             continue;
@@ -219,6 +231,10 @@ async fn show(args: ShowArgs) -> Result<Exit, CommandError> {
             args.id,
             escape(&args.subscriber)
         )));
+    };
+    let letter = match args.unredacted {
+        true => letter,
+        false => letter.redacted(session.config.routing.redact()),
     };
     match args.output {
         Output::Table => {

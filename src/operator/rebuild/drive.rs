@@ -15,6 +15,7 @@ use crate::fleet::control::POLL;
 use crate::operator::child::{Child, Listener, Spec};
 use crate::operator::text::{count, escape};
 use crate::operator::{CommandError, Session};
+use crate::process::args::RedisArgs;
 use crate::rebuild::{Positions, RebuildError, Replaced, Shadow};
 use crate::store::{StoreError, Switched, loses_connection, retry_until};
 
@@ -42,7 +43,7 @@ pub(super) struct Settings {
     pub(super) allow_incomplete: bool,
     pub(super) pause: Duration,
     pub(super) config: PathBuf,
-    pub(super) redis_url: String,
+    pub(super) redis: RedisArgs,
 }
 
 /// What came of it.
@@ -234,7 +235,7 @@ impl<'a> Drive<'a> {
             .arg("--drain")
             .arg(DRAIN_SECONDS)
             .env("STREAMFLEET_CONFIG", &self.settings.config)
-            .env("STREAMFLEET_REDIS_URL", &self.settings.redis_url)
+            .envs(self.settings.redis.environment())
             .env("STREAMFLEET_LOG", "warn")
             .env("STREAMFLEET_LOG_FORMAT", "human")
             .spawn()?;

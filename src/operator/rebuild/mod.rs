@@ -169,7 +169,7 @@ async fn under_turn(
         allow_incomplete: args.allow_incomplete,
         pause: args.pause,
         config: args.common.config.clone(),
-        redis_url: args.common.redis_url.clone(),
+        redis: args.common.redis.clone(),
     };
     let rebuilt = async {
         let shadow = Shadow::begin(link, keys, routing, subscriber).await?;

@@ -11,6 +11,7 @@ use crate::routing::duration::{Span, show};
 use crate::routing::model::{Model, StreamModel};
 use crate::routing::names::{NameKind, name_problem};
 use crate::routing::problem::{Problem, Severity, did_you_mean};
+use crate::routing::redact::Pointer;
 use crate::routing::structure::cut;
 use crate::routing::yaml::{Node, Place};
 use crate::schemas::SchemaSet;
@@ -28,6 +29,7 @@ pub(super) struct Checked<'a> {
     pub(super) streams: Vec<CheckedStream<'a>>,
     routes: Vec<(Pattern, Vec<&'a str>)>,
     pub(super) retired: Vec<&'a str>,
+    pub(super) redact: Vec<(Pattern, Vec<Pointer>)>,
 }
 
 /// A stream with its patterns and their positions in its list.
@@ -99,10 +101,12 @@ pub(super) fn check(input: Input<'_>) -> (Checked<'_>, Vec<Problem>) {
     let (streams, patterns_read) = checker.streams();
     checker.overlaps(&streams);
     let routes = checker.routes();
+    let redact = checker.redact();
     let mut checked = Checked {
         streams,
         routes,
         retired: Vec::new(),
+        redact,
     };
     checked.retired = checker.retired(&checked);
     checker.settings(&checked);
@@ -280,6 +284,27 @@ impl<'a> Checker<'a> {
                 );
             })
             .ok()
+    }
+
+    fn redact(&mut self) -> Vec<(Pattern, Vec<Pointer>)> {
+        let mut rules = Vec::new();
+        for (key, texts) in in_file_order(self.input.tree, "redact", &self.input.model.redact) {
+            let place = self.input.tree.key_place_of(&["redact", key]);
+            let pattern = self.pattern(place, key);
+            let mut pointers = Vec::new();
+            for (at, text) in texts.0.iter().enumerate() {
+                match Pointer::parse(&text.0) {
+                    Ok(pointer) => pointers.push(pointer),
+                    Err((why, fix)) => {
+                        let path = ["redact", key, &at.to_string()];
+                        let message = format!("`{}` cannot be hidden: {why}", cut(&text.0));
+                        self.error(&path, message, fix);
+                    }
+                }
+            }
+            rules.extend(pattern.map(|pattern| (pattern, pointers)));
+        }
+        rules
     }
 
     /// Every type belongs to exactly one stream, so no two streams may ask for the same.

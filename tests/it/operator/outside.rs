@@ -26,9 +26,10 @@ fn an_unreachable_redis_is_69_and_a_url_that_cannot_be_one_is_78() {
             (secret, 69),
             ("http://localhost", 78),
         ] {
-            let said = fleet
-                .ask(&[args, &["--redis-url", url]].concat())
-                .failed(code);
+            let mut command = streamfleet(args);
+            command.env("STREAMFLEET_CONFIG", fleet.config());
+            command.env("STREAMFLEET_REDIS_URL", url);
+            let said = run(command, b"").failed(code);
             assert!(said.starts_with("streamfleet: "), "{said}");
             assert!(!said.contains("hunter2"), "{said}");
         }

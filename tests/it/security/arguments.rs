@@ -1,0 +1,105 @@
+//! How a process is told its password: by a file, a credential or its environment, and by no
+//! argument.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::Fleet;
+use crate::support::cli::{Ran, run, streamfleet};
+
+const FILE: &str = "STREAMFLEET_REDIS_PASSWORD_FILE";
+
+/// A fleet whose Redis takes nobody without the password `hunter2`, but the tests' own connection.
+fn guarded() -> Fleet {
+    let fleet = Fleet::new();
+    let _: () = fleet.cli("ACL SETUSER fleet on >hunter2 ~* &* +@all");
+    fleet
+}
+
+fn put(fleet: &Fleet, name: &str, content: &str) -> String {
+    let path = fleet.dir.path().join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, content).unwrap();
+    path.display().to_string()
+}
+
+fn status(fleet: &Fleet, variables: &[(&str, &str)]) -> Ran {
+    let mut command = streamfleet(&["status"]);
+    command.env_remove("CREDENTIALS_DIRECTORY");
+    command.env("STREAMFLEET_CONFIG", fleet.config());
+    command.env("STREAMFLEET_REDIS_URL", fleet.url());
+    command.envs(variables.iter().copied());
+    run(command, b"")
+}
+
+fn who(fleet: &Fleet) -> Vec<String> {
+    let log: Vec<Vec<redis::Value>> = fleet.cli("ACL LOG");
+    let _: () = fleet.cli("ACL LOG RESET");
+    log.into_iter()
+        .flatten()
+        .map(|value| format!("{value:?}"))
+        .filter(|text| text.contains("fleet"))
+        .collect()
+}
+
+#[test]
+fn a_password_in_an_argument_is_refused() {
+    let fleet = Fleet::new();
+    for url in [
+        "redis://fleet:hunter2@127.0.0.1:9",
+        "unix:///nowhere?user=fleet&pass=hunter2",
+        "redis+cluster://fleet:hunter2@127.0.0.1:9",
+    ] {
+        for program in [
+            env!("CARGO_BIN_EXE_streamfleet-router"),
+            env!("CARGO_BIN_EXE_cache-worker"),
+            env!("CARGO_BIN_EXE_streamfleet"),
+        ] {
+            let mut command = Command::new(program);
+            if program.ends_with("streamfleet") {
+                command.arg("status");
+            }
+            command.env("STREAMFLEET_CONFIG", fleet.config());
+            command.args(["--redis-url", url]);
+            let said = run(command, b"").failed(2);
+            assert!(said.contains(FILE) && !said.contains("hunter2"), "{said}");
+        }
+    }
+    let bench = streamfleet(&["bench", "--redis-url", "redis://:hunter2@127.0.0.1:9"]);
+    let said = run(bench, b"").failed(2);
+    assert!(said.contains(FILE) && !said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn a_password_comes_from_a_file_or_a_credential() {
+    let fleet = guarded();
+    let file = put(&fleet, "password", "hunter2\n");
+    let credential = put(&fleet, "credentials/redis-password", "hunter2");
+    let folder = Path::new(&credential).parent().unwrap().to_str().unwrap();
+    let user = ("STREAMFLEET_REDIS_USERNAME", "fleet");
+    let credentials = ("CREDENTIALS_DIRECTORY", folder);
+
+    status(&fleet, &[user, (FILE, &file)]).ok();
+    status(&fleet, &[user, credentials]).ok();
+    let by_url = format!("{}?user=fleet&pass=hunter2", fleet.url());
+    status(&fleet, &[("STREAMFLEET_REDIS_URL", &by_url)]).ok();
+    assert_eq!(who(&fleet), [""; 0], "nothing was refused to anybody");
+
+    // The file comes before the credential, and none is none.
+    let wrong = put(&fleet, "wrong", "hunter3");
+    let said = status(&fleet, &[user, credentials, (FILE, &wrong)]).failed(78);
+    assert!(
+        said.contains("The user or the password is not accepted"),
+        "{said}"
+    );
+    let said = status(&fleet, &[user, credentials, (FILE, "")]).failed(78);
+    assert!(said.contains("but no password"), "{said}");
+    let said = status(&fleet, &[user, (FILE, "/nowhere")]).failed(78);
+    assert!(said.contains("/nowhere: No such file"), "{said}");
+    let both = [("STREAMFLEET_REDIS_URL", &*by_url), (FILE, &file)];
+    let said = status(&fleet, &both).failed(78);
+    assert!(
+        said.contains("two passwords") && !said.contains("hunter"),
+        "{said}"
+    );
+}

@@ -1,0 +1,7 @@
+//! Who may see what, and who may do what.
+
+mod arguments;
+mod canary;
+mod redact;
+mod tls;
+mod users;
