@@ -58,8 +58,8 @@ pub(crate) struct Gateway {
     client: Client<HttpConnector, Full<Bytes>>,
     /// `host:port`.
     authority: String,
-    /// What it knows us by, if it asks.
-    token: Option<HeaderValue>,
+    /// What it knows us by, if it asks; and the header that says so.
+    token: Option<(Secret, HeaderValue)>,
     timeout: Duration,
 }
 
@@ -82,7 +82,11 @@ impl Gateway {
         };
         let token = secret::file(env::var_os(TOKEN_VARIABLE), TOKEN_CREDENTIAL);
         let token = token
-            .map(|file| bearer(&Secret::read(&file)?))
+            .map(|file| {
+                let token = Secret::read(&file)?;
+                let header = bearer(&token)?;
+                Ok::<_, SetupError>((token, header))
+            })
             .transpose()?;
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(timeout)));
@@ -117,6 +121,17 @@ impl Gateway {
         read_void(status, &answer)
     }
 
+    /// An answer may repeat the request, and is quoted where it makes no sense.
+    fn discreet(&self, answer: Bytes) -> Bytes {
+        let text = String::from_utf8_lossy(&answer);
+        match &self.token {
+            Some((token, _)) if text.contains(token.expose()) => {
+                text.replace(token.expose(), "***").into()
+            }
+            _ => answer,
+        }
+    }
+
     async fn post(
         &self,
         path: &str,
@@ -131,8 +146,8 @@ impl Gateway {
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, token);
+        if let Some((_, header)) = &self.token {
+            request = request.header(AUTHORIZATION, header);
         }
         let request = request.body(Full::from(body))?;
         let exchange = async {
@@ -143,7 +158,7 @@ impl Gateway {
                 .collect()
                 .await;
             let body = body.map_err(|error| away(&uri, &*error))?;
-            Ok((status, body.to_bytes()))
+            Ok((status, self.discreet(body.to_bytes())))
         };
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(answered) => answered,
