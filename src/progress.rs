@@ -6,7 +6,7 @@
 //! not judged meanwhile. What is left is a loop that is stuck.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ struct Shared {
     began: Instant,
     loops: Mutex<Vec<Weak<Pulse>>>,
     doing: Mutex<Doing>,
+    begun: AtomicBool,
     events: AtomicU64,
 }
 
@@ -93,6 +94,7 @@ impl Default for Progress {
             began: Instant::now(),
             loops: Mutex::default(),
             doing: Mutex::new(Doing::Starting),
+            begun: AtomicBool::new(false),
             events: AtomicU64::new(0),
         }))
     }
@@ -134,6 +136,16 @@ impl Progress {
             })
         });
         silent.max_by_key(|stalled| stalled.silent)
+    }
+
+    /// It reads: groups exist, and it is announced.
+    pub fn begin(&self) {
+        self.0.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has ever read.
+    pub fn has_begun(&self) -> bool {
+        self.0.begun.load(Ordering::Relaxed)
     }
 
     /// Tells what the process is doing. Whoever stops is stopping until its end.

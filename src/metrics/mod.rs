@@ -7,7 +7,6 @@
 
 mod cells;
 mod page;
-pub(crate) mod pulse;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
@@ -26,7 +25,6 @@ pub(crate) fn on() -> bool {
 /// Counts from now on.
 pub(crate) fn switch_on() {
     ON.store(true, Relaxed);
-    pulse::beat();
 }
 
 const MS: u64 = 1_000;

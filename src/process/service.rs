@@ -17,7 +17,6 @@ use super::reload::{Reloader, Watch};
 use super::signals::stop_on_signal;
 use super::startup::accept;
 use super::telemetry;
-use crate::metrics::pulse;
 use crate::progress::Progress;
 use crate::router::{self, RouterError, RouterOptions};
 use crate::store::Redis;
@@ -206,6 +205,7 @@ pub(crate) fn serve<H: Handler>(
                 let first = config.borrow().clone();
                 config = watch::channel(first).1;
             }
+            let begun = progress.clone();
             let options = WorkerOptions {
                 redis,
                 config,
@@ -215,7 +215,7 @@ pub(crate) fn serve<H: Handler>(
                 drain,
                 stop,
                 ready: Box::new(move || {
-                    pulse::reads();
+                    begun.begin();
                     manager.ready();
                     ready();
                 }),
@@ -257,6 +257,7 @@ pub fn router_main() -> ExitCode {
             let rereader = reloader.clone();
             let first = reloader.subscribe().borrow().clone();
             left_behind::warn(&redis.link(), &first).await;
+            let begun = progress.clone();
             let options = RouterOptions {
                 redis,
                 config: reloader.subscribe(),
@@ -264,7 +265,7 @@ pub fn router_main() -> ExitCode {
                 name: args.name,
                 stop: stop.reading.clone(),
                 ready: Box::new(move || {
-                    pulse::reads();
+                    begun.begin();
                     manager.ready();
                 }),
                 progress,
@@ -319,14 +320,14 @@ where
     let outcome = runtime.block_on(async {
         let redis = args.redis.open().map_err(|e| failed(Exit::from(&e), &e))?;
         let reloader = Reloader::new(config, watch, redis.link());
+        let progress = Progress::default();
         if let Some(monitor) = monitor {
-            let started = monitor.start(&redis, reloader.subscribe());
+            let started = monitor.start(&redis, reloader.subscribe(), &progress);
             started.map_err(|e| failed(Exit::Failure, &e))?;
         }
         accept(&redis)
             .await
             .map_err(|e| failed(Exit::from(&e), &e))?;
-        let progress = Progress::default();
         let manager = Manager::of_this_process(&progress);
         // Before the files are read again at the signal that both wait for.
         let answering = tokio::spawn(manager.clone().answer_reloads());

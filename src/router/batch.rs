@@ -197,7 +197,6 @@ impl Dispatch {
                 return Err(error);
             }
             failures += 1;
-            metrics::pulse::beat(); // Redis is away, and the router is not
             tracing::warn!(%error, failures, "Redis did not route a batch; sending it again");
             self.progress.now(Doing::Degraded(error.to_string()));
             tokio::time::sleep(RECONNECT.delay(failures)).await;

@@ -20,7 +20,6 @@ use crate::failpoint::failpoint;
 use crate::fleet::{
     self, INBOX, Identity, Membership, MembershipLost, ROUTER, ServerClock, WantedGroup,
 };
-use crate::metrics::pulse;
 use crate::progress::{Beat, Doing, PATIENCE, Progress};
 use crate::retry::RECONNECT;
 use crate::routing::Config;
@@ -206,7 +205,6 @@ impl Router {
     async fn route_all(&mut self) -> Result<(), RouterError> {
         let mut failures = 0;
         while !self.stop.is_cancelled() {
-            pulse::beat();
             if let Err(error) = self.route_what_comes(&mut failures).await {
                 self.sender = Sender::start(self.dispatch.clone());
                 self.count.shrink();
@@ -250,7 +248,6 @@ impl Router {
     ) -> Result<(), StoreError> {
         let mut next_upkeep = Instant::now() + UPKEEP;
         while let Some(read) = ahead.next().await {
-            pulse::beat();
             let (read, fresh) = read?;
             *failures = 0;
             self.beat.touch();
@@ -394,7 +391,6 @@ impl Router {
 
     /// Brings back what a dead router had read. Answers whether there was anything.
     async fn reclaim(&mut self) -> Result<bool, StoreError> {
-        pulse::beat();
         let (inbox, limit) = (self.inbox.clone(), self.count.get());
         let (lease, asked) = (LEASE.as_millis() as u64, Instant::now());
         let reclaimed = self

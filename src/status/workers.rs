@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::read::{Answers, ask};
 use crate::fleet::{self, WORKER_TTL};
-use crate::store::{self, Keys, Link, RELEASED, RETRY, StoreError};
+use crate::store::{Keys, Link, RELEASED, RETRY, StoreError};
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -72,7 +72,7 @@ pub async fn workers(
     keys: &Keys,
     subscriber: Option<&str>,
 ) -> Result<Vec<WorkerStatus>, StoreError> {
-    let live = announced(link, keys, subscriber.unwrap_or("*")).await?;
+    let live = announced(link, keys, subscriber).await?;
     let held = held(link, keys, subscriber).await?;
     Ok(matched(live, held))
 }
@@ -81,24 +81,22 @@ pub async fn workers(
 async fn announced(
     link: &Link,
     keys: &Keys,
-    subscriber: &str,
+    only: Option<&str>,
 ) -> Result<Vec<WorkerStatus>, StoreError> {
-    let found = store::scan(link, &keys.worker(subscriber, "*"), Some("hash")).await?;
+    let mut found = fleet::announced(link, keys).await?;
+    found.retain(|(subscriber, _)| only.is_none_or(|only| only == subscriber));
     let mut pipeline = redis::pipe();
-    for key in &found {
-        pipeline.cmd("HGETALL").arg(key);
-        pipeline.cmd("PTTL").arg(key);
+    for (subscriber, name) in &found {
+        let key = keys.worker(subscriber, name);
+        pipeline.cmd("HGETALL").arg(&key);
+        pipeline.cmd("PTTL").arg(&key);
     }
     let mut answers = Answers(ask(link, pipeline).await?.into_iter());
     let mut live = Vec::new();
-    for key in &found {
+    for (subscriber, name) in &found {
         let error = |e| link.redis().error(e);
         let fields: HashMap<String, String> = answers.take().map_err(error)?.unwrap_or_default();
         let left: i64 = answers.take().map_err(error)?.unwrap_or(-2);
-        let rest = keys.strip(key).strip_prefix("worker:");
-        let Some((subscriber, name)) = rest.and_then(|rest| rest.split_once(':')) else {
-            continue;
-        };
         // It may have ended since.
         let Some(nonce) = fields.get("nonce") else {
             continue;

@@ -21,7 +21,8 @@ use self::fleet::FleetPage;
 use self::ready::Readiness;
 use super::args::MonitorArgs;
 use super::exit::Exit;
-use crate::metrics::{self, Format, Page, pulse};
+use crate::metrics::{self, Format, Page};
+use crate::progress::{Progress, Stalled};
 use crate::routing::Config;
 use crate::store::{Keys, Redis};
 
@@ -113,6 +114,7 @@ impl Monitor {
         self,
         redis: &Redis,
         config: watch::Receiver<Arc<Config>>,
+        progress: &Progress,
     ) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -123,8 +125,9 @@ impl Monitor {
         let answers = Answers {
             fleet: matches!(role, Role::Router)
                 .then(|| FleetPage::new(link.clone(), keys.clone(), config.clone())),
-            ready: Readiness::new(link, keys, config, role.clone()),
+            ready: Readiness::new(link, keys, config, role.clone(), progress.clone()),
             role,
+            progress: progress.clone(),
         };
         std::thread::Builder::new()
             .name("monitor".into())
@@ -139,6 +142,7 @@ struct Answers {
     /// Of the whole fleet; only a router looks.
     fleet: Option<FleetPage>,
     ready: Readiness,
+    progress: Progress,
 }
 
 impl Answers {
@@ -158,13 +162,12 @@ impl Answers {
         }
     }
 
-    /// Whether the loop gets on; Redis may be away.
+    /// Whether all loops get on, as the watchdog sees it; Redis may be away.
     fn health(&self) -> Result<String, String> {
-        let silent = pulse::silent_for();
-        match silent < pulse::HANGS_AFTER {
-            true => Ok("alive\n".to_owned()),
-            false => Err(format!(
-                "the {} has made no progress for {} s: restart it\n",
+        match self.progress.stalled() {
+            None => Ok("alive\n".to_owned()),
+            Some(Stalled { name, silent }) => Err(format!(
+                "the {} has made no progress in {name} for {} s: restart it\n",
                 self.role.name(),
                 silent.as_secs()
             )),

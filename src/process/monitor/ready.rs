@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{PATIENCE, Role};
 use crate::fleet::{self, INBOX, WantedGroup};
-use crate::metrics::pulse;
+use crate::progress::Progress;
 use crate::routing::Config;
 use crate::store::{self, Ensure, GroupState, Keys, Link};
 
@@ -22,6 +22,7 @@ pub(super) struct Readiness {
     keys: Keys,
     config: watch::Receiver<Arc<Config>>,
     role: Role,
+    progress: Progress,
     /// Held while it is looked: who asks meanwhile gets the same answer.
     last: Mutex<Option<(Instant, Told)>>,
 }
@@ -32,12 +33,14 @@ impl Readiness {
         keys: Keys,
         config: watch::Receiver<Arc<Config>>,
         role: Role,
+        progress: Progress,
     ) -> Self {
         Self {
             link,
             keys,
             config,
             role,
+            progress,
             last: Mutex::default(),
         }
     }
@@ -61,7 +64,7 @@ impl Readiness {
     }
 
     async fn look(&self) -> Told {
-        if !pulse::has_begun() {
+        if !self.progress.has_begun() {
             return Err("it has not begun to read yet\n".to_owned());
         }
         let (link, keys) = (&self.link, &self.keys);

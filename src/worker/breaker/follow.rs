@@ -20,7 +20,6 @@ use super::announce::{Closed, Opened};
 use super::gate::Way;
 use super::probe::{Came, Given};
 use crate::fleet::control::{self, Control, POLL};
-use crate::metrics::pulse;
 use crate::retry::RECONNECT;
 use crate::store::{self, ProbeEnd, ProbeEnded, StoreError};
 
@@ -37,7 +36,6 @@ pub(crate) async fn run<H: Handler>(
 ) {
     let mut failures = 0;
     loop {
-        pulse::beat();
         let pause = match failures {
             0 => POLL,
             failures => RECONNECT.delay(failures).max(POLL),

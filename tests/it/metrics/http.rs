@@ -80,7 +80,11 @@ fn a_process_that_hangs_is_not_healthy() {
         std::thread::sleep(Duration::from_millis(500));
     }
     let told = router.ask("GET /healthz");
-    assert!(told.body.contains("no progress for 3"), "{}", told.body);
+    assert!(
+        told.body.contains("no progress in routing for 3"),
+        "{}",
+        told.body
+    );
 }
 
 #[test]
