@@ -374,6 +374,9 @@ impl Router {
     /// After a fault: what this router holds is older than anything unread, so it comes first.
     /// (A read whose answer was lost has handed entries to it that it does not know of.)
     async fn recover(&mut self) -> Result<(), StoreError> {
+        // Redis may have gone back to before a group was made: nothing is routed to who has none.
+        let wanted = fleet::wanted_groups(&self.active.routing, None);
+        fleet::ensure_groups(&self.link, &self.keys, &wanted).await?;
         let (inbox, limit) = (self.inbox.clone(), self.count.get());
         loop {
             self.beat.touch();

@@ -376,7 +376,7 @@ subscribers:
         assert_eq!(
             told(&old, &new),
             [
-                "Setting dedupe_window Changed dedupe_window: 24h 1h",
+                "Setting dedupe_window Changed dedupe_window: 1d 1h",
                 "Stream a-events Changed maxlen: 100 50",
                 "Stream b-events Removed",
                 "Stream c-events Added retention: - 1d",

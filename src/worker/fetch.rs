@@ -297,6 +297,29 @@ impl<H: Handler> Core<H> {
         Ok(())
     }
 
+    /// Whether routing.yaml sends something to the group on this stream.
+    fn is_routed(&self, stream: &str) -> bool {
+        self.wanted_groups()
+            .iter()
+            .any(|group| group.stream == stream)
+    }
+
+    /// Makes what was never made, as at the start; answers what was lost.
+    async fn make_groups(&self) -> Result<Vec<WantedGroup>, StoreError> {
+        fleet::ensure_groups(&self.link, &self.env.keys, &self.wanted_groups()).await
+    }
+
+    /// The groups of the subscriber. (Those of a rebuild are made by who rebuilds.)
+    fn wanted_groups(&self) -> Vec<WantedGroup> {
+        match self.env.is_rebuild() {
+            true => Vec::new(),
+            false => {
+                let routing = &self.config.borrow().routing;
+                fleet::wanted_groups(routing, Some(&self.env.subscriber))
+            }
+        }
+    }
+
     /// The groups that are still lost; those that were retired are read no more. The dataset is
     /// checked first: in another one no group counts as lost.
     async fn look_for_groups(&self) -> Result<Vec<WantedGroup>, WorkerError> {
@@ -315,6 +338,10 @@ impl<H: Handler> Core<H> {
             };
             match fleet::ensure_group(link, keys, &group, Ensure::Look).await? {
                 GroupState::Lost => lost.push(group),
+                // Redis has gone back to before it was made.
+                GroupState::Retired if self.is_routed(&source.name) => {
+                    lost.extend(self.make_groups().await?);
+                }
                 GroupState::Retired => {
                     tracing::warn!(
                         stream = &*source.name,

@@ -98,6 +98,34 @@ fn a_lost_group_halts_until_it_is_recreated() {
     assert_eq!(fleet.handled("probe-service").len(), 2);
 }
 
+/// A power loss takes Redis back to before the groups were made: nobody takes them for retired.
+#[test]
+fn groups_that_redis_does_not_remember_are_made_again() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("probe-service", "w");
+    let mut forget = redis::pipe();
+    forget.atomic();
+    for (stream, group) in [
+        ("test-events", "probe-service"),
+        ("redrive:probe-service", "probe-service"),
+        ("inbox", "router"),
+    ] {
+        forget.cmd("XGROUP").arg("DESTROY").arg(stream).arg(group);
+        let field = format!("group:{stream}:{group}");
+        forget.cmd("HDEL").arg("fleet").arg(field);
+    }
+    let done: Vec<u64> = forget.query(&mut fleet.connection()).unwrap();
+    assert_eq!(done, [1; 6]);
+    let _: u64 = fleet.cli("CLIENT KILL TYPE normal SKIPME yes");
+    let event = event(json!({}));
+    fleet.publish(std::slice::from_ref(&event));
+    eventually("it is handled", || {
+        fleet.handled("probe-service").get(&id(&event)).copied()
+    });
+    fleet.drained();
+}
+
 /// FLUSHALL under running processes: they stop with an error and never work on the new data
 /// with the old view.
 #[test]

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::cli::{items, run};
+use crate::support::cli::{items, run, streamfleet};
 use crate::support::fleet::{ROUTING, typed};
 use crate::support::{Fleet, event, eventually};
 
@@ -85,6 +85,7 @@ fn every_finding_has_a_proof_that_runs_and_a_fix() {
     for line in [
         "DEL worker:probe-service:p worker:router:r",
         "HSET worker:other-service:old nonce x generation 0",
+        "HSET fleet worker:other-service:old x",
         "HSET fleet group:test-events:gone-service 1000:0-0",
         "HSET fleet group:test-events:old-service 1000:0-0",
         "HSET stats:probe-service lost 3",
@@ -203,8 +204,17 @@ fn rights_that_are_missing_are_a_finding() {
     drop(fleet.router("r"));
     let _: String =
         fleet.cli("ACL SETUSER viewer on >secret ~* +@read +@connection +info +time +scan +config|get +multi +exec -@scripting");
-    let url = fleet.url().replace("unix://", "redis+unix://") + "?user=viewer&pass=secret";
-    let ran = fleet.ask(&["doctor", "--redis-url", &url, "--output", "json"]);
+    let url = fleet.url().replace("unix://", "redis+unix://") + "?user=viewer";
+    let password = fleet.dir.path().join("password");
+    std::fs::write(&password, "secret").unwrap();
+    let ask = |more: &[&str]| {
+        let mut command = streamfleet(&[&["doctor", "--redis-url", &url], more].concat());
+        command
+            .env("STREAMFLEET_CONFIG", fleet.config())
+            .env("STREAMFLEET_REDIS_PASSWORD_FILE", &password);
+        run(command, b"")
+    };
+    let ran = ask(&["--output", "json"]);
     let found = items(&ran.out);
     let rights = found.iter().find(|f| f["about"] == "rights");
     let rights = rights.unwrap_or_else(|| panic!("{found:#?}"));
@@ -228,7 +238,7 @@ fn rights_that_are_missing_are_a_finding() {
     assert!(!ran.out.contains("secret"), "{ran:?}");
     assert_eq!(ran.code, Some(1));
     let _: String = fleet.cli("ACL SETUSER viewer -multi");
-    let ran = fleet.ask(&["doctor", "--redis-url", &url]);
+    let ran = ask(&[]);
     assert!(ran.out.contains("'multi'"), "{ran:?}");
     assert_eq!(ran.code, Some(1));
 }

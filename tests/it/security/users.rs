@@ -99,7 +99,11 @@ fn what_fails_waits_dies_and_comes_back_needs_no_more_rights() {
             scheduled.into_iter().next()
         });
         match by_hand {
-            true => drop(fleet.ask(&["scheduled", "cancel", &scheduled]).ok()),
+            true => drop(
+                fleet
+                    .ask(&["scheduled", "cancel", &scheduled, "--yes"])
+                    .ok(),
+            ),
             false => fleet.publish(&[event(json!({"do": "cancel", "text": scheduled}))]),
         }
         eventually("it is cancelled", || {
