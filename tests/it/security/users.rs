@@ -241,7 +241,13 @@ fn nobody_may_do_more() {
         ("PING", EVERYBODY),
         (
             "XADD inbox * event {}",
-            &["producer", "probe-service", "other-service", "operator"],
+            &[
+                "producer",
+                "router",
+                "probe-service",
+                "other-service",
+                "operator",
+            ],
         ),
         ("XLEN inbox", &["router", "operator", "viewer"]),
         ("XRANGE inbox - +", &["router", "operator", "viewer"]),
@@ -325,7 +331,7 @@ fn nobody_may_do_more() {
         ),
         (
             "HGETALL worker:other-service:o",
-            &["other-service", "operator", "viewer"],
+            &["router", "other-service", "operator", "viewer"],
         ),
         (
             "HSET worker:other-service:o nonce x",
