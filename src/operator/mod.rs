@@ -47,7 +47,7 @@ use clap::{Parser, Subcommand};
 use crate::dead::RedriveError;
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
-use crate::process::telemetry;
+use crate::process::{core_dump, telemetry};
 use crate::routing::{Config, ConfigError};
 use crate::store::{Keys, Link, StoreError};
 use crate::text::escape_lines;
@@ -152,6 +152,7 @@ impl From<&CommandError> for Exit {
 /// Runs one command; what the `streamfleet` binary does.
 pub fn main(cli: Cli) -> ExitCode {
     telemetry::init();
+    core_dump::forbid();
     // One thread: `dev` ties the lives of its children to the thread that starts them.
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -9,6 +9,7 @@ use clap::{Command, CommandFactory, FromArgMatches, Parser};
 use tokio::sync::watch;
 
 use super::args::{CommonArgs, MonitorArgs};
+use super::core_dump;
 use super::exit::Exit;
 use super::left_behind;
 use super::monitor::{Monitor, Role};
@@ -126,6 +127,7 @@ pub fn worker_main<H: Handler, E: Display>(make: impl FnOnce() -> Result<H, E>) 
     let matches = WorkerArgs::command().about(about).get_matches();
     let args = WorkerArgs::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     telemetry::init();
+    core_dump::forbid();
     let subscriber = H::SUBSCRIBER.to_owned();
     // Before it is made: it may not have what it needs for what a rebuild would not do anyway.
     if args.rebuild.is_some() && !H::READ_MODEL {
@@ -241,6 +243,7 @@ pub(crate) fn serve<H: Handler>(
 pub fn router_main() -> ExitCode {
     let args = RouterArgs::parse();
     telemetry::init();
+    core_dump::forbid();
     run_process(
         &args.common,
         (&args.monitor, Role::Router),

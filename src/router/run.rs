@@ -25,6 +25,7 @@ use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
     Entry, Fence, Fields, Holder, Keys, Link, Redis, Scope, StoreError, info, is_dataset_gone,
+    loses_connection,
 };
 use crate::trace::Tracer;
 
@@ -375,8 +376,15 @@ impl Router {
     /// (A read whose answer was lost has handed entries to it that it does not know of.)
     async fn recover(&mut self) -> Result<(), StoreError> {
         // Redis may have gone back to before a group was made: nothing is routed to who has none.
-        let wanted = fleet::wanted_groups(&self.active.routing, None);
-        fleet::ensure_groups(&self.link, &self.keys, &wanted).await?;
+        for group in fleet::wanted_groups(&self.active.routing, None) {
+            let made = fleet::ensure_groups(&self.link, &self.keys, &[group]).await;
+            // What is wrong with one stream holds up its own events alone.
+            if let Err(error) = made
+                && error.redis().is_none_or(loses_connection)
+            {
+                return Err(error);
+            }
+        }
         let (inbox, limit) = (self.inbox.clone(), self.count.get());
         loop {
             self.beat.touch();

@@ -152,6 +152,14 @@ fn no_secret_is_seen_anywhere() {
         process.wait_for_log("is not accepted");
         seen.push((process.log.display().to_string(), process.log_text()));
         seen.push(("arguments".to_owned(), arguments(process)));
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.child.id()));
+        let limits = limits.unwrap();
+        let core = limits.lines().find(|l| l.starts_with("Max core file size"));
+        assert_eq!(
+            core.unwrap().split_whitespace().nth(4),
+            Some("0"),
+            "{limits}"
+        );
     }
     for (place, text) in seen {
         for secret in [REDIS, SMTP, GATEWAY] {
