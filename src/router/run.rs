@@ -377,6 +377,7 @@ impl Router {
     async fn recover(&mut self) -> Result<(), StoreError> {
         // Redis may have gone back to before a group was made: nothing is routed to who has none.
         for group in fleet::wanted_groups(&self.active.routing, None) {
+            self.beat.touch();
             let made = fleet::ensure_groups(&self.link, &self.keys, &[group]).await;
             // What is wrong with one stream holds up its own events alone.
             if let Err(error) = made

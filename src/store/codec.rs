@@ -28,15 +28,20 @@ impl EntryId {
         seq: u64::MAX,
     };
 
-    /// The smallest ID above this one.
-    pub fn next(self) -> Self {
+    /// The smallest ID above this one; nothing is above the last.
+    pub fn following(self) -> Option<Self> {
         match self.seq.checked_add(1) {
-            Some(seq) => Self { seq, ..self },
-            None => Self {
-                ms: self.ms.saturating_add(1),
+            Some(seq) => Some(Self { seq, ..self }),
+            None => Some(Self {
+                ms: self.ms.checked_add(1)?,
                 seq: 0,
-            },
+            }),
         }
+    }
+
+    /// The same; the last one itself where there is none.
+    pub fn next(self) -> Self {
+        self.following().unwrap_or(self)
     }
 }
 
@@ -180,6 +185,14 @@ pub fn read_streams(value: Value) -> Result<Vec<(String, Vec<Entry>)>, ParsingEr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_followed_without_a_gap() {
+        let id = |text: &str| text.parse::<EntryId>().unwrap();
+        assert_eq!(id("7-1").following(), Some(id("7-2")));
+        assert_eq!(id("7-18446744073709551615").following(), Some(id("8-0")));
+        assert_eq!(EntryId::LAST.following(), None);
+    }
 
     #[test]
     fn ids_order_as_numbers() {

@@ -61,7 +61,7 @@ impl Walk {
         let page: Vec<Entry> = link
             .run(|mut c| async move { range.query_async(&mut c).await })
             .await?;
-        self.next = page.last().map(|entry| entry.id.next());
+        self.next = page.last().and_then(|entry| entry.id.following());
         Ok(page)
     }
 }
