@@ -1,7 +1,7 @@
 -- Gives out a probe: the right to run one delivery while the circuit breaker is half-open. An open
 -- one whose time is over becomes half-open by the first.
 -- KEYS: control
--- ARGV: token, how many may be under way or have passed, how long a token is good for (ms)
+-- ARGV: token (`<consumer>/<number>`), how many may be under way or have passed, how long a token is good for (ms)
 -- Answers {'CLOSED'}, {'OPEN'}, {'NONE'} (all are given out), or {'GIVEN', how often it has opened in
 -- a row, when it opened first (ms, 1970), flow}.
 must_be(KEYS[1], 'hash')
@@ -14,11 +14,15 @@ if state == 'open' then
   if now >= (tonumber(since) or 0) and now < (tonumber(till) or 0) then return {'OPEN'} end
   probes, passed, since = '', 0, now
 end
--- A worker that died keeps its token no longer than it is good for; nor if the clock was set back.
+-- A worker that died keeps its token no longer than it is good for, nor if the clock was set back, nor
+-- beyond the start of its next life: the same name with another nonce.
+local function whose(token) return string.match(token, '^(.+)%.([^./]+)/') end
+local my_name, my_life = whose(ARGV[1])
 local under_way = {}
 for token, expires in string.gmatch(probes or '', '(%S+)=(%d+)') do
-  local left = tonumber(expires) - now
-  if left > 0 and left <= good_for then under_way[#under_way + 1] = token .. '=' .. expires end
+  local left, name, life = tonumber(expires) - now, whose(token)
+  local earlier = name == my_name and life ~= my_life
+  if left > 0 and left <= good_for and not earlier then under_way[#under_way + 1] = token .. '=' .. expires end
 end
 passed = tonumber(passed) or 0
 -- With none under way one is always given: what it comes to ends this, also if fewer are wanted by now

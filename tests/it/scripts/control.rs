@@ -133,6 +133,18 @@ async fn probes_are_given_out_when_the_time_is_over_and_no_more_than_there_are()
     assert!(!b.takes("d", 2).await, "what has passed counts");
 }
 
+/// Whoever has the name by now has taken over what its earlier life left.
+#[tokio::test]
+async fn a_probe_ends_with_the_next_life_of_its_worker() {
+    let mut b = Bench::over().await;
+    assert!(b.takes("host.name.1a/1", 1).await);
+    assert!(!b.takes("host.name.1a/2", 1).await, "the same life");
+    assert!(!b.takes("host.2b/1", 1).await, "another worker");
+    assert!(b.takes("host.name.2b/1", 1).await, "its next life");
+    let late = b.end("host.name.1a/1", ProbeEnd::Passed(1), "").await;
+    assert_eq!(late, ProbeEnded::Gone);
+}
+
 #[tokio::test]
 async fn enough_that_passed_close_it() {
     let mut b = Bench::over().await;
