@@ -1,13 +1,14 @@
 //! Bringing back from the event store what has left the streams, when a read model is rebuilt.
 //!
-//! Redis: reads `es:<Entity>:<id>` and the domain streams; writes the stream `restored:<shadow>`, with
+//! Redis: reads `es:<Entity>:<id>`, the domain streams, and where events are before; writes the stream `restored:<shadow>`, with
 //! entries as the router writes them, and then makes the shadow's group on it, which says that it is
 //! complete.
 //!
-//! **Guarantee.** Of the events that the handler can restore, each is in its domain stream or in
-//! `restored:<shadow>`, and none in both. That is so because the shadow's groups on the domain streams
-//! are there before (from then on nothing leaves these), and the histories are bounded before the
-//! streams are looked through: what is in a history by then was in its stream before.
+//! **Guarantee.** Of the events that the handler can restore, each is in its domain stream (or on its
+//! way there) or in `restored:<shadow>`, and none in both. That is so because the shadow's groups on the
+//! domain streams are there before (from then on nothing leaves these), and the histories are bounded
+//! before it is looked where their events are: what is in a history by then was published, but one that a
+//! command appended may still be in the inbox, wait in `scheduled`, or have been refused.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use super::handler::{Handler, Restores, StoredEvent};
 use crate::error::HandlerError;
 use crate::event::Event;
-use crate::fleet::{self, WantedGroup};
+use crate::fleet::{self, ROUTER, WantedGroup};
 use crate::rebuild::{self, Gap, RebuildError};
 use crate::routing::Routing;
 use crate::store::{Ensure, Entry, EntryId, Keys, Link, StoreError, StreamField, Walk, scan};
@@ -213,25 +214,45 @@ async fn histories(
     Ok(found)
 }
 
-/// The events that are still in these streams.
+/// The events that are in these streams, or on their way there, looked for in the order in which they
+/// move: none is missed that moves meanwhile.
 async fn kept<T>(
     link: &Link,
     keys: &Keys,
     streams: &BTreeMap<String, T>,
 ) -> Result<HashSet<Uuid>, StoreError> {
-    let mut kept = HashSet::new();
+    let mut kept = ids_in(link, keys.inbox(), |entry| {
+        let event = entry.fields.get(StreamField::EVENT)?;
+        Event::from_json(event).ok().map(|event| event.id())
+    })
+    .await?;
+    let mut scheduled = redis::cmd("HKEYS");
+    scheduled.arg(keys.scheduled_events());
+    let scheduled: Vec<String> = link
+        .run(|mut c| async move { scheduled.query_async(&mut c).await })
+        .await?;
+    kept.extend(scheduled.iter().filter_map(|id| id.parse::<Uuid>().ok()));
+    let of_field = |entry: &Entry| entry.fields.text(StreamField::ID)?.parse().ok();
+    kept.extend(ids_in(link, keys.dead(ROUTER), of_field).await?);
     for stream in streams.keys() {
-        let mut walk = Walk::to(keys.stream(stream), EntryId::LAST);
-        loop {
-            let page = walk.page(link).await?;
-            if page.is_empty() {
-                break;
-            }
-            let id = |entry: &Entry| entry.fields.text(StreamField::ID)?.parse::<Uuid>().ok();
-            kept.extend(page.iter().filter_map(id));
-        }
+        kept.extend(ids_in(link, keys.stream(stream), of_field).await?);
     }
     Ok(kept)
+}
+
+async fn ids_in(
+    link: &Link,
+    key: String,
+    id: impl Fn(&Entry) -> Option<Uuid>,
+) -> Result<HashSet<Uuid>, StoreError> {
+    let (mut walk, mut ids) = (Walk::to(key, EntryId::LAST), HashSet::new());
+    loop {
+        let page = walk.page(link).await?;
+        if page.is_empty() {
+            return Ok(ids);
+        }
+        ids.extend(page.iter().filter_map(&id));
+    }
 }
 
 async fn write(
