@@ -32,10 +32,10 @@ pub(super) fn run(args: &Args) -> Result<Exit, CommandError> {
     let full = format!("{service}-service");
     let subscriber = [service, &full]
         .into_iter()
-        .find_map(|name| config.routing.subscriber(name));
+        .find_map(|name| config.routing.served(name));
     let Some(subscriber) = subscriber else {
         eprintln!(
-            "streamfleet: {}: no route names {service} or {full}: add it to a route, or name the instance after a subscriber",
+            "streamfleet: {}: neither a route nor `retired` names {service} or {full}: add it to a route, or name the instance after a subscriber",
             args.file.config.display()
         );
         return Ok(Exit::BadConfig);

@@ -293,6 +293,13 @@ fn a_subscriber_that_owes_something_leaves_only_by_being_retired() {
         line.to_owned()
     };
     assert!(condition().ends_with("retired: its workers settle what it owes"));
+    let instance = fleet.ask(&["instance", "probe@1"]);
+    assert!(
+        instance
+            .err
+            .contains("the program that serves probe-service"),
+        "its units can start it: {instance:?}"
+    );
     let mut worker = fleet.worker("probe-service", "p");
     fleet.handles_each_once("probe-service", 4);
     eventually("it is seen to owe nothing", || {

@@ -232,7 +232,7 @@ fn an_instance_becomes_the_program_that_serves_its_subscriber() {
     }
     let unknown = become_("nobody@1").failed(78);
     assert!(
-        unknown.contains("no route names nobody or nobody-service"),
+        unknown.contains("neither a route nor `retired` names nobody or nobody-service"),
         "{unknown}"
     );
     let missing = become_("third@1").failed(78);

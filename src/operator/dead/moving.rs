@@ -240,7 +240,7 @@ impl Mover {
     }
 
     fn has_reader(&self, owner: &str) -> bool {
-        owner == crate::fleet::ROUTER || self.session.config.routing.subscriber(owner).is_some()
+        owner == crate::fleet::ROUTER || self.session.config.routing.served(owner).is_some()
     }
 
     fn fail(&mut self, line: &str) {
