@@ -42,7 +42,7 @@ pub(super) struct Args {
     #[arg(long)]
     data: bool,
     /// Show also what `redact` in routing.yaml hides.
-    #[arg(long, requires = "data")]
+    #[arg(long)]
     unredacted: bool,
     /// How to answer; JSON is one document, complete when it ends.
     #[arg(long, value_enum, default_value_t)]
@@ -147,9 +147,9 @@ fn tell<W: Write>(
     paint: Paint,
 ) -> Result<(), CommandError> {
     let event = entry.fields.get(StreamField::EVENT).unwrap_or_default();
-    let hidden = match args.data && !args.unredacted {
-        true => redact.look(entry.fields.text(StreamField::TYPE), event),
-        false => None,
+    let hidden = match args.unredacted {
+        true => None,
+        false => redact.look(entry.fields.text(StreamField::TYPE), event),
     };
     let event = hidden.as_ref().map_or(event, |told| told.event.as_bytes());
     let envelope: Envelope<'_> = serde_json::from_slice(event).unwrap_or_default();

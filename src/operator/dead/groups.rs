@@ -31,11 +31,13 @@ struct Group {
 }
 
 impl Group {
-    fn of(owner: &str, letter: &Letter) -> Self {
+    /// By the fingerprint that the letter has as it is stored: what is hidden of it must not change which
+    /// letters it selects.
+    fn of(owner: &str, fingerprint: String, letter: &Letter) -> Self {
         let at = i64::try_from(letter.id.ms).ok();
         let at = at.and_then(|ms| Timestamp::from_millisecond(ms).ok());
         Self {
-            fingerprint: letter.fingerprint(),
+            fingerprint,
             count: 1,
             subscriber: owner.to_owned(),
             reason: letter.reason.clone(),
@@ -62,8 +64,14 @@ impl Group {
 struct Groups(BTreeMap<(String, String), Group>);
 
 impl Groups {
-    fn take(&mut self, owner: &str, letter: &Letter) {
-        let group = Group::of(owner, letter);
+    /// `redact` hides what is shown of it.
+    fn take(&mut self, owner: &str, letter: Letter, redact: Option<&Redact>) {
+        let fingerprint = letter.fingerprint();
+        let letter = match redact {
+            Some(redact) => letter.redacted(redact),
+            None => letter,
+        };
+        let group = Group::of(owner, fingerprint, &letter);
         let key = (owner.to_owned(), group.fingerprint.clone());
         match self.0.get_mut(&key) {
             Some(known) => known.add(group),
@@ -86,11 +94,7 @@ pub(super) async fn show(
 ) -> Result<Exit, CommandError> {
     let mut groups = Groups::default();
     while let Some((owner, letter)) = found.next().await? {
-        let letter = match redact {
-            Some(redact) => letter.redacted(redact),
-            None => letter,
-        };
-        groups.take(&owner, &letter);
+        groups.take(&owner, letter, redact);
     }
     let mut groups = groups.sorted();
     let all = groups.len();
@@ -153,16 +157,23 @@ mod tests {
         let mut groups = Groups::default();
         groups.take(
             "a-service",
-            &letter(1_000, "rejected", "order 1 is unknown"),
+            letter(1_000, "rejected", "order 1 is unknown"),
+            None,
         );
-        groups.take("a-service", &letter(2_000, "rejected", "something else"));
         groups.take(
             "a-service",
-            &letter(3_000, "rejected", "order 22 is unknown"),
+            letter(2_000, "rejected", "something else"),
+            None,
+        );
+        groups.take(
+            "a-service",
+            letter(3_000, "rejected", "order 22 is unknown"),
+            None,
         );
         groups.take(
             "b-service",
-            &letter(4_000, "rejected", "order 3 is unknown"),
+            letter(4_000, "rejected", "order 3 is unknown"),
+            None,
         );
         let groups = groups.sorted();
         let told: Vec<_> = groups

@@ -191,7 +191,8 @@ fn letters_of_the_same_failure_are_one_group() {
         (&lost["subscriber"], &lost["reason"]),
         (&json!("probe-service"), &json!("rejected"))
     );
-    assert!(lost["first"].as_str().unwrap() <= lost["last"].as_str().unwrap());
+    let time = |field: &str| -> jiff::Timestamp { lost[field].as_str().unwrap().parse().unwrap() };
+    assert!(time("first") <= time("last"));
     // Its example is one of them, and its fingerprint finds all of them.
     let mark = lost["fingerprint"].as_str().unwrap();
     let letters = listed(&fleet, &["--fingerprint", mark]);

@@ -80,6 +80,40 @@ fn what_is_hidden_is_seen_nowhere_and_is_redriven_whole() {
         (letter["redrives"] == "1" && letter["event"].contains(HIDDEN)).then_some(())
     });
     assert_eq!(fleet.starts(&said), Some(2), "{}", id(&said));
+
+    // A letter from before the rule is found by the fingerprint that it is shown under.
+    let mut old = fleet.dead("probe-service")[0].clone();
+    old.insert("error".into(), format!("from before: {HIDDEN}"));
+    let mut write = redis::cmd("XADD");
+    write.arg("dead:probe-service").arg("*");
+    for (name, value) in &old {
+        write.arg(name).arg(value);
+    }
+    let _: String = write.query(&mut fleet.connection()).unwrap();
+    let groups = fleet.ask(&["dead", "list", "--group", "--output", "json"]);
+    assert!(!groups.out.contains(HIDDEN), "{groups:?}");
+    let groups = groups.items();
+    let before = |group: &&Value| group["error"].as_str().unwrap().contains("from before");
+    let mark = groups.iter().find(before).unwrap()["fingerprint"].clone();
+    let mark = mark.as_str().unwrap();
+    let moved = fleet.ask(&["dead", "redrive", "--fingerprint", mark, "--dry-run"]);
+    assert!(moved.ok().contains("would redrive 1 letter"));
+}
+
+#[test]
+fn what_is_followed_is_shown_without_it() {
+    let fleet = fleet(r#"{ "**": [/source] }"#);
+    let _router = fleet.router("r");
+    let mut said = event(json!({}));
+    said["source"] = json!(HIDDEN);
+    fleet.publish(&[said]);
+    let tap = ["tap", "--since", "1h", "--count", "1"];
+    for more in [&[][..], &["--data"], &["--output", "json"]] {
+        let shown = fleet.ask(&[&tap[..], more].concat()).ok();
+        assert!(shown.contains("***") && !shown.contains(HIDDEN), "{shown}");
+    }
+    let shown = fleet.ask(&[&tap[..], &["--unredacted"]].concat()).ok();
+    assert!(shown.contains(HIDDEN), "{shown}");
 }
 
 #[test]
