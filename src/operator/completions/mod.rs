@@ -134,5 +134,8 @@ async fn names(words: &[String], of: Live) -> BTreeSet<String> {
             _ => (subscriber != ROUTER).then_some(subscriber),
         }));
     }
+    // A shell takes in what it is told as it stands, and whoever may write to Redis may make a group.
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    names.retain(|name| name.chars().all(plain));
     names
 }
