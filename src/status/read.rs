@@ -10,7 +10,7 @@ use crate::routing::Routing;
 use crate::store::{Entry, EntryId, Keys, Link, StoreError};
 
 /// Runs a pipeline whose commands may fail one by one: a stream that is not there has no groups.
-pub(super) async fn ask(link: &Link, mut pipeline: Pipeline) -> Result<Vec<Value>, StoreError> {
+pub(crate) async fn ask(link: &Link, mut pipeline: Pipeline) -> Result<Vec<Value>, StoreError> {
     if pipeline.is_empty() {
         return Ok(Vec::new());
     }
@@ -20,11 +20,11 @@ pub(super) async fn ask(link: &Link, mut pipeline: Pipeline) -> Result<Vec<Value
 }
 
 /// The answers of a pipeline, in order.
-pub(super) struct Answers(pub(super) std::vec::IntoIter<Value>);
+pub(crate) struct Answers(pub(crate) std::vec::IntoIter<Value>);
 
 impl Answers {
     /// The next one; nothing if what it asks about does not exist.
-    pub(super) fn take<T: FromRedisValue>(&mut self) -> Result<Option<T>, RedisError> {
+    pub(crate) fn take<T: FromRedisValue>(&mut self) -> Result<Option<T>, RedisError> {
         match self.0.next().unwrap_or(Value::Nil) {
             Value::Nil => Ok(None),
             Value::ServerError(error) => match RedisError::from(error) {

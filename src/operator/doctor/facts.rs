@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use redis::FromRedisValue;
-
 use super::super::{CommandError, Session};
 use super::memory::{Memory, StreamSize};
 use super::proof::Proof;
 use crate::fleet::{GroupRecord, group_records};
 use crate::routing::Routing;
-use crate::status::{self, Snapshot, WorkerStatus};
+use crate::status::{self, Answers, Snapshot, WorkerStatus};
 use crate::store::{self, EntryId, ServerFacts, StoreError};
 
 /// Everything that is judged.
@@ -47,12 +45,12 @@ pub(super) async fn gather(session: &Session, patience: Duration) -> Result<Fact
     let oldest = oldest(session, groups.keys(), &snapshot).await;
     let sizes = told(sizes(session, snapshot.as_ref()).await, &mut denied)?;
     let node = setting(session, "stream-node-max-bytes").await;
-    let node = told(node, &mut denied)?.flatten();
-    let script = link
-        .run(|mut c| async move {
-            let mut eval = redis::cmd("EVAL");
-            eval.arg("return 1").arg(0).exec_async(&mut c).await
-        })
+    // (That CONFIG may not be asked is among what the server's own findings note.)
+    let node = told(node, &mut Vec::new())?.flatten();
+    // As our own scripts are run: by their hash, and loaded where Redis does not know it.
+    let script = redis::Script::new("return 1");
+    let script: Result<u64, StoreError> = link
+        .run(|mut c| async move { script.invoke_async(&mut c).await })
         .await;
     Ok(Facts {
         routing: std::sync::Arc::clone(routing),
@@ -117,11 +115,12 @@ async fn oldest(
             .arg(group);
         ask.arg("-").arg("+").arg(1);
     }
-    let answers = run(session, ask).await?;
+    let mut answers = answers(session, ask).await?;
     let mut oldest = HashMap::new();
-    for (pair, answer) in groups.into_iter().zip(answers) {
+    for pair in groups {
         // (A group that is lost has no answer.)
-        let rows = Vec::<(EntryId, String, u64, u64)>::from_redis_value(answer);
+        let rows = answers.take::<Vec<(EntryId, String, u64, u64)>>();
+        let rows = rows.map_err(|e| session.link.redis().error(e))?;
         if let Some((id, ..)) = rows.unwrap_or_default().first() {
             oldest.insert(pair, now.saturating_sub(id.ms));
         }
@@ -142,31 +141,25 @@ async fn sizes(
             .arg("SAMPLES")
             .arg(10);
     }
-    let answers = run(session, ask).await?;
-    let sizes = streams
-        .iter()
-        .zip(answers)
-        .map(|(stream, answer)| StreamSize {
+    let mut answers = answers(session, ask).await?;
+    let sizes = streams.iter().map(|stream| {
+        let bytes = answers.take().map_err(|e| session.link.redis().error(e))?;
+        Ok(StreamSize {
             name: stream.name.clone(),
             entries: stream.length,
             span_ms: match (stream.first_ms, stream.last_ms) {
                 (Some(first), Some(last)) => first.saturating_sub(last),
                 _ => 0,
             },
-            bytes: Option::from_redis_value(answer).ok().flatten().unwrap_or(0),
-        });
-    Ok(sizes.collect())
+            bytes: bytes.unwrap_or(0),
+        })
+    });
+    sizes.collect()
 }
 
-async fn run(session: &Session, mut ask: redis::Pipeline) -> Result<Vec<redis::Value>, StoreError> {
-    if ask.is_empty() {
-        return Ok(Vec::new());
-    }
-    ask.ignore_errors();
-    session
-        .link
-        .run(|mut c| async move { ask.query_async(&mut c).await })
-        .await
+async fn answers(session: &Session, pipeline: redis::Pipeline) -> Result<Answers, StoreError> {
+    let answers = status::ask(&session.link, pipeline).await?;
+    Ok(Answers(answers.into_iter()))
 }
 
 async fn setting(session: &Session, name: &str) -> Result<Option<u64>, StoreError> {

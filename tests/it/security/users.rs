@@ -189,6 +189,13 @@ fn what_fails_waits_dies_and_comes_back_needs_no_more_rights() {
             assert_ne!(ran.out, "", "{user} {args:?}: {ran:?}");
         }
     }
+    // It examines everything with the rights of who repairs.
+    let found = ask_as(&fleet, "operator", &["doctor", "--output", "json"]);
+    let found = crate::support::cli::items(&found.out);
+    assert!(
+        found.iter().all(|finding| finding["about"] != "rights"),
+        "{found:#?}"
+    );
     eventually("history is cut", || {
         (fleet.cli::<usize>("XLEN test-events") <= 20).then_some(())
     });

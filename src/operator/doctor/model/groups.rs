@@ -60,7 +60,9 @@ fn condition(group: &GroupStatus, facts: &Facts) -> Option<Finding> {
             Weight::Warning,
             "an orphan: routing.yaml sends it nothing any more, and its stream is kept for it",
             facts.proof.groups(stream),
-            format!("streamfleet group retire {name} {stream}"),
+            format!(
+                "streamfleet group retire {name} {stream}; if it still owes something, list it in `retired` first"
+            ),
         ),
         Condition::Retired => (
             Weight::Note,
