@@ -26,9 +26,10 @@ pub fn init() {
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
     let terminal = stderr().is_terminal();
-    let human = match std::env::var(FORMAT).as_deref() {
-        Ok("human") => true,
-        Ok("json") => false,
+    let format = std::env::var(FORMAT).unwrap_or_default();
+    let human = match format.as_str() {
+        "human" => true,
+        "json" => false,
         _ => terminal,
     };
     let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
@@ -51,6 +52,12 @@ pub fn init() {
     };
     if started.is_ok() {
         log_panics();
+    }
+    if started.is_ok() && !["", "human", "json"].contains(&format.as_str()) {
+        tracing::warn!(
+            format,
+            "{FORMAT} is human or json: going by whether this is a terminal"
+        );
     }
     if let (Ok(()), Some(error)) = (started, ignored) {
         tracing::warn!(%error, "{LEVEL} is not a filter such as info or streamfleet=debug: using info");
