@@ -249,7 +249,7 @@ fn held_up(subscriber: &SubscriberStatus) -> Vec<String> {
 
 /// The inbox and redrive streams are shown only while there is something to see.
 fn matters(group: &GroupStatus) -> bool {
-    let quiet = group.waiting == Some(0) && group.in_flight + group.retrying + group.released == 0;
+    let quiet = group.owes() == Some(0);
     let fine = matches!(
         group.condition,
         Condition::Ok | Condition::Absent | Condition::Retired

@@ -24,6 +24,7 @@ mod traced;
 use std::time::Duration;
 
 pub use decide::{Verdict, decide, examine};
+pub(crate) use run::MEMORY_LIMIT;
 pub use run::{RouterError, RouterOptions, run};
 
 /// How long a router may hold entries of the inbox without a sign of life. A batch takes

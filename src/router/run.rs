@@ -34,7 +34,7 @@ const UPKEEP: Duration = Duration::from_secs(1);
 /// How often the dedupe window is registered anew.
 const WINDOW_UPKEEP: Duration = Duration::from_secs(30);
 /// Share of maxmemory above which no new work is routed: settling still needs room.
-const MEMORY_LIMIT: f64 = 0.8;
+pub(crate) const MEMORY_LIMIT: f64 = 0.8;
 
 /// Why a router ended other than by being told to.
 #[derive(Debug, thiserror::Error)]

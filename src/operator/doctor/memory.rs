@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use crate::router::MEMORY_LIMIT;
 use crate::store::Info;
 
-/// The share of maxmemory at which the router pauses.
-const PAUSES_AT: f64 = 0.8;
 /// Below this many entries or this long a history there is no trend.
 const MIN_ENTRIES: u64 = 100;
 const MIN_SPAN_MS: u64 = 60_000;
@@ -46,13 +45,13 @@ impl Memory {
 
     /// How long until the router pauses, if the streams that still grow go on as they did.
     pub(super) fn until_full(self, bytes_per_hour: f64) -> Option<Duration> {
-        let room = PAUSES_AT * self.max as f64 - self.used as f64;
+        let room = MEMORY_LIMIT * self.max as f64 - self.used as f64;
         hours(room, bytes_per_hour).filter(|_| self.max > 0)
     }
 
     /// Whether the router pauses by now.
     pub(super) fn is_full(self) -> bool {
-        self.share().is_some_and(|share| share >= PAUSES_AT)
+        self.share().is_some_and(|share| share >= MEMORY_LIMIT)
     }
 }
 

@@ -150,7 +150,7 @@ fn workers(facts: &Facts, found: &mut Vec<Finding>) {
         let there = |g: &&GroupStatus| matches!(g.condition, Condition::Ok | Condition::Unrouted);
         let of = snapshot.groups.iter().filter(there);
         let of = of.filter(|g| g.subscriber == *settings.name);
-        let owes = of.map(|g| g.waiting.unwrap_or(1) + g.in_flight + g.retrying + g.released);
+        let owes = of.map(|g| g.waiting.unwrap_or(1) + g.pending());
         let owes: u64 = owes.sum();
         found.push(finding(
             if owes > 0 {
