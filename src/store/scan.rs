@@ -47,7 +47,8 @@ impl Walk {
         Self { key, next, last }
     }
 
-    /// The next entries; none at the end.
+    /// The next entries; none at the end. That is where it is when it is reached: a stream that grows is
+    /// not followed.
     ///
     /// # Errors
     /// Redis could not be asked. The same entries come next.
@@ -61,7 +62,8 @@ impl Walk {
         let page: Vec<Entry> = link
             .run(|mut c| async move { range.query_async(&mut c).await })
             .await?;
-        self.next = page.last().and_then(|entry| entry.id.following());
+        let full = page.last().filter(|_| page.len() == PAGE);
+        self.next = full.and_then(|entry| entry.id.following());
         Ok(page)
     }
 }

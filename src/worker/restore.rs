@@ -221,18 +221,20 @@ async fn kept<T>(
     keys: &Keys,
     streams: &BTreeMap<String, T>,
 ) -> Result<HashSet<Uuid>, StoreError> {
-    let mut kept = ids_in(link, keys.inbox(), |entry| {
+    let of_field = |entry: &Entry| entry.fields.text(StreamField::ID)?.parse().ok();
+    // A letter of the router may be redriven meanwhile, which takes it back to the inbox.
+    let mut kept = ids_in(link, keys.dead(ROUTER), of_field).await?;
+    let of_event = |entry: &Entry| {
         let event = entry.fields.get(StreamField::EVENT)?;
         Event::from_json(event).ok().map(|event| event.id())
-    })
-    .await?;
+    };
+    kept.extend(ids_in(link, keys.inbox(), of_event).await?);
     let mut scheduled = redis::cmd("HKEYS");
     scheduled.arg(keys.scheduled_events());
     let scheduled: Vec<String> = link
         .run(|mut c| async move { scheduled.query_async(&mut c).await })
         .await?;
     kept.extend(scheduled.iter().filter_map(|id| id.parse::<Uuid>().ok()));
-    let of_field = |entry: &Entry| entry.fields.text(StreamField::ID)?.parse().ok();
     kept.extend(ids_in(link, keys.dead(ROUTER), of_field).await?);
     for stream in streams.keys() {
         kept.extend(ids_in(link, keys.stream(stream), of_field).await?);
