@@ -23,7 +23,7 @@ use crate::fleet::Identity;
 use crate::metrics::{self, RELEASED};
 use crate::progress::Progress;
 use crate::routing::{Config, SubscriberSettings};
-use crate::store::{EntryId, Fence, Fields, Holder, Link};
+use crate::store::{EntryId, Fence, Fields, Holder, Link, Settled};
 use crate::trace::Tracer;
 
 /// How a worker ends: first nothing new is read, then (at the deadline) nothing goes on.
@@ -193,8 +193,9 @@ impl<H: Handler> Core<H> {
                 .link
                 .run(|mut c| async move { holder.release(&mut c, &fences).await });
             match tokio::time::timeout(RELEASE_TIMEOUT, released).await {
-                Ok(Ok(_)) => {
-                    metrics::came_to(RELEASED, batch.len() as u64);
+                Ok(Ok(answers)) => {
+                    let done = answers.iter().filter(|a| **a == Settled::Done).count();
+                    metrics::came_to(RELEASED, done as u64);
                     failpoint!("worker.released");
                 }
                 Ok(Err(error)) => {

@@ -81,7 +81,10 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>) -> Result<(), WorkerErro
         }
         if passage.way == Way::Probing {
             match core.probe(&mut reader, &consumer, &current, &passage).await {
-                Ok(()) => failures = 0,
+                Ok(()) => {
+                    failures = 0;
+                    core.progress.now(Doing::Working);
+                }
                 Err(error) => core.answer_error(&mut failures, &error).await?,
             }
             continue;
@@ -340,7 +343,11 @@ impl<H: Handler> Core<H> {
                 GroupState::Lost => lost.push(group),
                 // Redis has gone back to before it was made.
                 GroupState::Retired if self.is_routed(&source.name) => {
-                    lost.extend(self.make_groups().await?);
+                    let more = self.make_groups().await?;
+                    lost.extend(
+                        more.into_iter()
+                            .filter(|group| group.stream == *source.name),
+                    );
                 }
                 GroupState::Retired => {
                     tracing::warn!(

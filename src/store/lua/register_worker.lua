@@ -7,6 +7,8 @@
 must_be(KEYS[1], 'hash')
 must_be(KEYS[2], 'hash')
 must_be_able(KEYS[2], ARGV[3] == 'withdraw' and 'HDEL' or 'HSET')
+must_be_able(KEYS[1], 'HGET', 'HSET', 'PEXPIRE')
+if ARGV[3] == 'replace' or ARGV[3] == 'withdraw' then must_be_able(KEYS[1], 'DEL') end
 local nonce = redis.call('HGET', KEYS[1], 'nonce')
 if nonce and nonce ~= ARGV[1] and ARGV[3] ~= 'replace' then return 'TAKEN' end
 if ARGV[3] == 'replace' or ARGV[3] == 'withdraw' then redis.call('DEL', KEYS[1]) end
