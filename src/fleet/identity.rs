@@ -18,7 +18,7 @@ pub const WORKER_TTL: Duration = Duration::from_secs(15);
 pub const HEARTBEAT: Duration = Duration::from_secs(4);
 
 /// Field of `fleet`: the configuration that a router was the last to begin to route by.
-const ROUTING: &str = "routing";
+pub(crate) const ROUTING: &str = "routing";
 /// When this process announced itself first.
 static STARTED: LazyLock<jiff::Timestamp> = LazyLock::new(jiff::Timestamp::now);
 

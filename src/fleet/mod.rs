@@ -24,6 +24,7 @@ pub use groups::{
     GroupRecord, WantedGroup, ensure_group, ensure_groups, group_records, holder,
     lost_group_advice, wanted_groups,
 };
+pub(crate) use identity::ROUTING;
 pub use identity::{
     HEARTBEAT, Identity, Membership, MembershipLost, WORKER_TTL, check_dataset, current_dataset,
     host, join, keep_alive, route_by, routed_by, take_over,

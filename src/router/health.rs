@@ -6,7 +6,7 @@
 //! Redis: reads what `status` reads; marks `health:<subscriber>:<check>` in `fleet`; the inbox.
 //! Guarantee: of several routers one publishes, in the step that changes the mark.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use crate::fleet::{announcement, host};
+use crate::fleet::{self, ROUTER, announcement, host};
 use crate::metrics;
 use crate::routing::{Config, HealthSettings, Routing};
-use crate::status::{self, Snapshot};
+use crate::status::{self, ProcessStatus, Snapshot};
 use crate::store::{self, HealthNote, Keys, Link, StoreError};
 
 const EVENT: &str = "System.Health.CheckFailed";
@@ -37,25 +38,41 @@ struct CheckFailed<'a> {
     host: String,
 }
 
-/// Looks until dropped.
-pub(super) async fn run(link: &Link, keys: &Keys, config: watch::Receiver<Arc<Config>>) {
-    loop {
-        let current = config.borrow().clone();
-        if current.routing.route(EVENT).is_some()
-            && let Err(error) = look(link, keys, &current).await
-        {
-            tracing::warn!(%error, "cannot look whether the subscribers are well; trying again");
+/// Looks until dropped; beside whoever awaits it, whom the many answers must not hold up.
+pub(super) async fn run(link: Link, keys: Keys, config: watch::Receiver<Arc<Config>>) {
+    let looking = async move {
+        loop {
+            let current = config.borrow().clone();
+            if current.routing.route(EVENT).is_some()
+                && let Err(error) = look(&link, &keys, &current).await
+            {
+                tracing::warn!(%error, "cannot look whether the subscribers are well; trying again");
+            }
+            tokio::time::sleep(EVERY).await;
         }
-        tokio::time::sleep(EVERY).await;
+    };
+    let ended = AbortOnDropHandle::new(tokio::spawn(looking)).await;
+    match ended {
+        Ok(never) => never,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 
 async fn look(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreError> {
-    let (fleet, inbox) = (&keys.fleet(), &keys.inbox());
+    let (fleet_key, inbox) = (&keys.fleet(), &keys.inbox());
     let marks: BTreeMap<String, String> = link
-        .run(|mut c| async move { redis::cmd("HGETALL").arg(fleet).query_async(&mut c).await })
+        .run(|mut c| async move {
+            redis::cmd("HGETALL")
+                .arg(fleet_key)
+                .query_async(&mut c)
+                .await
+        })
         .await?;
     let snapshot = status::collect(link, keys, &config.routing).await?;
+    let routed_by = marks.get(fleet::ROUTING).map(String::as_str);
+    if !is_ours_to_look(&config.fingerprint(), routed_by, &snapshot.processes) {
+        return Ok(());
+    }
     let checks = checks(&snapshot, &config.routing);
     let mut fields = Vec::new();
     for check in &checks {
@@ -73,7 +90,7 @@ async fn look(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreErro
                 after: step.mark,
                 event,
             };
-            note_and_say(link, fleet, inbox, &note, check).await?;
+            note_and_say(link, fleet_key, inbox, &note, check).await?;
         }
         fields.push(field);
     }
@@ -88,10 +105,21 @@ async fn look(link: &Link, keys: &Keys, config: &Config) -> Result<(), StoreErro
             after: String::new(),
             event: Vec::new(),
         };
-        link.run(|mut c| async move { store::note_health(&mut c, fleet, inbox, &note).await })
+        link.run(|mut c| async move { store::note_health(&mut c, fleet_key, inbox, &note).await })
             .await?;
     }
     Ok(())
+}
+
+/// Of routers that run different configurations (a reload is under way, or is refused by some) those of one
+/// look, so that they do not undo each other's marks: of the one that a router was the last to begin to route
+/// by, unless none lives that runs it.
+fn is_ours_to_look(ours: &str, routed_by: Option<&str>, processes: &[ProcessStatus]) -> bool {
+    let routers = processes.iter().filter(|p| p.subscriber == ROUTER);
+    let live = routers.map(|p| p.configuration.fingerprint.as_str());
+    let live: BTreeSet<&str> = live.chain([ours]).collect();
+    let last = routed_by.filter(|by| live.contains(by));
+    last.or(live.last().copied()) == Some(ours)
 }
 
 async fn note_and_say(
@@ -265,6 +293,36 @@ mod tests {
             patience: Duration::from_secs(60),
             again: Duration::from_secs(3_600),
         }
+    }
+
+    #[test]
+    fn routers_of_one_configuration_look() {
+        let router = |name: &str, runs: &str| ProcessStatus {
+            subscriber: ROUTER.into(),
+            name: name.into(),
+            host: String::new(),
+            pid: String::new(),
+            version: String::new(),
+            seen: String::new(),
+            configuration: fleet::Configuration {
+                fingerprint: runs.into(),
+                ..fleet::Configuration::default()
+            },
+        };
+        let two = [router("r1", "aa"), router("r2", "bb")];
+        let who = |routed_by, processes: &[ProcessStatus]| {
+            ["aa", "bb"].map(|ours| is_ours_to_look(ours, routed_by, processes))
+        };
+        assert_eq!(who(Some("aa"), &two), [true, false]);
+        assert_eq!(who(Some("bb"), &two), [false, true]);
+        assert_eq!(who(Some("cc"), &two), [false, true], "nobody runs that");
+        assert_eq!(who(None, &two), [false, true]);
+        let only = [router("r1", "aa")];
+        assert!(
+            is_ours_to_look("aa", Some("bb"), &only),
+            "its router is gone"
+        );
+        assert!(is_ours_to_look("aa", None, &[]), "not announced yet");
     }
 
     #[test]
