@@ -29,10 +29,10 @@ struct Shared {
     events: AtomicU64,
 }
 
-#[derive(Debug)]
 struct Pulse {
     name: &'static str,
-    patience: Duration,
+    /// Asked when it is judged: what it depends on may change meanwhile.
+    patience: Box<dyn Fn() -> Duration + Send + Sync>,
     /// Milliseconds from the beginning to the last sign of life, or [`RESTING`].
     last: AtomicU64,
 }
@@ -61,6 +61,12 @@ pub enum Doing {
     Halted,
     /// It finishes what was started.
     Stopping,
+}
+
+impl fmt::Debug for Pulse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pulse").field(&self.name).finish()
+    }
 }
 
 impl fmt::Display for Doing {
@@ -103,9 +109,18 @@ impl Default for Progress {
 impl Progress {
     /// A new loop, which rests until its first sign of life. It may be silent for `patience`.
     pub fn of(&self, name: &'static str, patience: Duration) -> Beat {
+        self.as_patient_as(name, move || patience)
+    }
+
+    /// The same, where the patience changes.
+    pub fn as_patient_as(
+        &self,
+        name: &'static str,
+        patience: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> Beat {
         let pulse = Arc::new(Pulse {
             name,
-            patience,
+            patience: Box::new(patience),
             last: AtomicU64::new(RESTING),
         });
         let mut loops = lock(&self.0.loops);
@@ -130,7 +145,7 @@ impl Progress {
                 ms => Duration::from_millis(ms),
             };
             let silent = now.saturating_sub(last);
-            (silent > pulse.patience).then_some(Stalled {
+            (silent > (pulse.patience)()).then_some(Stalled {
                 name: pulse.name,
                 silent,
             })
@@ -205,12 +220,17 @@ mod tests {
         reading.rest();
         assert_eq!(now(1_000), None, "it rests");
         reading.touch();
-        let patient = progress.of("patient", Duration::from_secs(300));
+        let seconds = Arc::new(AtomicU64::new(300));
+        let asked = seconds.clone();
+        let patience = move || Duration::from_secs(asked.load(Ordering::Relaxed));
+        let patient = progress.as_patient_as("patient", patience);
         patient.touch();
         assert_eq!(now(31), Some("reading"), "each has a patience of its own");
         drop(reading);
         assert_eq!(now(31), None, "it has ended");
         assert_eq!(now(301), Some("patient"));
+        seconds.store(400, Ordering::Relaxed);
+        assert_eq!(now(301), None, "it is asked when it is judged");
     }
 
     #[test]

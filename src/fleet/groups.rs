@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use super::{INBOX, ROUTER};
 use crate::routing::{Routing, Start};
-use crate::store::{self, Ensure, EntryId, GroupState, Holder, Keys, Link, StoreError};
+use crate::store::{
+    self, Ensure, EntryId, GroupState, Holder, Keys, Link, StoreError, name_denied,
+};
 
 /// What `fleet` remembers of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +151,7 @@ pub async fn ensure_group(
             how,
         )
         .await
+        .map_err(|cause| name_denied(cause, &holder.stream))
     })
     .await
 }

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use redis::RedisError;
 
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use crate::progress::{Beat, Doing, Progress};
 use crate::retry::RECONNECT;
 use crate::store::{
     self, Audit, Fence, Fields, Holder, Keys, Link, Parked, RouteBatch, RouteCounts, Routed,
-    StoreError, StreamField, is_dataset_gone,
+    StoreError, StreamField, is_dataset_gone, refuses_key,
 };
 use crate::trace::{Traced, Tracer};
 
@@ -67,10 +66,6 @@ pub(super) fn bytes_of(fields: &Fields) -> usize {
         .sum()
 }
 
-pub(super) fn is_wrong_type(error: &StoreError) -> bool {
-    error.redis().and_then(RedisError::code) == Some("WRONGTYPE")
-}
-
 pub(super) fn size(routed: &Routed) -> usize {
     match routed {
         Routed::Append { event, .. } | Routed::Schedule { event, .. } => event.len(),
@@ -78,7 +73,7 @@ pub(super) fn size(routed: &Routed) -> usize {
     }
 }
 
-/// Where an entry goes: a key of the wrong type there holds it up, and no other.
+/// Where an entry goes: a key that Redis refuses there holds it up, and no other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Stream(usize),
@@ -190,7 +185,7 @@ impl Dispatch {
                 Ok(counts) => return Ok(counts),
                 Err(error) => error,
             };
-            if is_wrong_type(&error) {
+            if error.redis().is_some_and(refuses_key) {
                 return self.send_apart(part).await;
             }
             if self.stop.is_cancelled() || error.redis().is_some_and(is_dataset_gone) {
@@ -241,12 +236,13 @@ impl Dispatch {
         .await
     }
 
-    /// Some key of the batch has the wrong type. What goes elsewhere is routed all the same; the
+    /// Redis refuses some key of the batch. What goes elsewhere is routed all the same; the
     /// rest stays in the inbox, owed, and is tried again until the key is repaired.
     async fn send_apart(&self, whole: Part<'_>) -> Result<RouteCounts, StoreError> {
         let mut total = RouteCounts::default();
         let streams = (0..whole.targets.len()).map(Place::Stream);
         for place in streams.chain([Place::Scheduled, Place::Dead]) {
+            self.beat.touch();
             let all = whole.entries.iter().enumerate();
             let there = all.filter(|(_, (_, routed))| Place::of(routed) == place);
             let (at, mut entries): (Vec<_>, Vec<_>) = there.map(|(i, e)| (i, e.clone())).unzip();
@@ -276,9 +272,9 @@ impl Dispatch {
             };
             match self.send(part).await {
                 Ok(counts) => total += counts,
-                Err(error) if is_wrong_type(&error) => {
+                Err(error) if error.redis().is_some_and(refuses_key) => {
                     tracing::error!(%error, stream = name, entries = entries.len(),
-                        "HALTED for this stream: repair or rename the key; its events wait in the inbox");
+                        "HALTED for this stream: repair or rename the key, or grant the right; its events wait in the inbox");
                     self.set_aside(&entries).await?;
                 }
                 Err(error) => return Err(error),

@@ -1,5 +1,8 @@
 //! The life of a router: create groups, take over, then read, decide, route.
 
+mod configuration;
+mod recovery;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +10,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::LEASE;
+use self::configuration::Refused;
 use super::ahead::ReadAhead;
-use super::batch::{Decided, Dispatch, ReadCount, bytes_of};
+use super::batch::{Decided, Dispatch, ReadCount};
 use super::decide::{Verdict, decide, examine, might_pass_with_newer_config, source};
 use super::dedupe::Window;
 use super::scheduler::Scheduler;
@@ -24,8 +27,7 @@ use crate::progress::{Beat, Doing, PATIENCE, Progress};
 use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
-    Entry, Fence, Fields, Holder, Keys, Link, Redis, Scope, StoreError, info, is_dataset_gone,
-    loses_connection,
+    Entry, Fence, Fields, Holder, Keys, Link, Redis, StoreError, info, is_dataset_gone,
 };
 use crate::trace::Tracer;
 
@@ -86,6 +88,7 @@ struct Router {
     read_again: Arc<dyn Fn() + Send + Sync>,
     /// By which it is judged what dead routers left.
     server_clock: ServerClock,
+    refused: Option<Refused>,
     /// The newer generation for which the file was last read again, and when.
     reread: Option<(u64, Instant)>,
     progress: Progress,
@@ -131,7 +134,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
     let reread: Arc<dyn Fn() + Send + Sync> = reread.into();
     let in_force = watch::Sender::new(active.clone());
     let upkeep = janitor::run(link.clone(), keys.clone(), config.clone());
-    let watch = health::run(&link, &keys, in_force.subscribe());
+    let watch = health::run(link.clone(), keys.clone(), in_force.subscribe());
     let alive = fleet::keep_alive(&link, &keys, &identity, &membership);
     let tracer = Tracer::start(link.clone(), keys.clone(), active.routing.trace());
     let scheduler = Scheduler::new(
@@ -140,6 +143,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         in_force.subscribe(),
         reread.clone(),
         tracer.clone(),
+        progress.of("scheduling", PATIENCE),
     );
     let dispatch = Dispatch {
         tracer: tracer.clone(),
@@ -150,7 +154,6 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         beat: Arc::new(progress.of("sending", PATIENCE)),
         stop: stop.clone(),
     };
-    let scheduling = progress.of("scheduling", PATIENCE);
     let mut router = Router {
         tracer: tracer.clone(),
         link: link.clone(),
@@ -167,6 +170,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         next_window: Instant::now() + WINDOW_UPKEEP,
         read_again: reread,
         server_clock: ServerClock::default(),
+        refused: None,
         reread: None,
         beat: progress.of("routing", PATIENCE),
         progress,
@@ -176,7 +180,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         outcome = router.route_all() => outcome,
         lost = alive => Err(lost.into()),
         () = upkeep => Ok(()),
-        () = scheduler.run(scheduling) => Ok(()),
+        () = scheduler.run() => Ok(()),
         () = watch => Ok(()),
     };
     tracer.finish().await;
@@ -220,9 +224,7 @@ impl Router {
     async fn route_what_comes(&mut self, failures: &mut u32) -> Result<(), StoreError> {
         self.beat.touch();
         // Also while nothing is routed: what is due goes on, by the configuration in force.
-        if self.config.has_changed().unwrap_or(false) {
-            self.take_config().await?;
-        }
+        self.take_config().await?;
         if *failures > 0 {
             self.recover().await?;
         }
@@ -256,9 +258,7 @@ impl Router {
             let fresh = fresh
                 .into_iter()
                 .map(|Entry { id, fields }| (Fence { id, count: 1 }, fields));
-            if self.config.has_changed().unwrap_or(false) {
-                self.take_config().await?;
-            }
+            self.take_config().await?;
             self.route(fresh.collect(), Some(read)).await?;
             if Instant::now() >= next_upkeep {
                 next_upkeep = Instant::now() + UPKEEP;
@@ -305,11 +305,9 @@ impl Router {
         if error.redis().is_some_and(is_dataset_gone) {
             match fleet::check_dataset(&self.link, &self.keys, &self.membership.dataset).await {
                 Ok(false) => return Err(MembershipLost::DatasetChanged.into()),
+                // What does not succeed is tried again.
                 Ok(true) if failures % 15 == 1 => {
-                    let wanted = fleet::wanted_groups(&self.active.routing, None);
-                    if let Ok(lost) = fleet::ensure_groups(&self.link, &self.keys, &wanted).await {
-                        announce_lost(&lost);
-                    }
+                    let _refused = self.make_groups(&self.active).await;
                 }
                 Ok(true) | Err(_) => {}
             }
@@ -323,123 +321,6 @@ impl Router {
             () = tokio::time::sleep(RECONNECT.delay(failures)) => {}
         }
         Ok(())
-    }
-
-    /// Takes a new configuration over: its groups exist before anything is routed by it.
-    async fn take_config(&mut self) -> Result<(), StoreError> {
-        let new = self.config.borrow_and_update().clone();
-        let wanted = fleet::wanted_groups(&new.routing, None);
-        let applied = async {
-            announce_lost(&fleet::ensure_groups(&self.link, &self.keys, &wanted).await?);
-            // The window that ends now matters until its marks have expired.
-            self.join_window(&self.active).await?;
-            let window = self.join_window(&new).await?;
-            let joined = fleet::join(&self.link, &self.keys, &new).await?;
-            fleet::route_by(&self.link, &self.keys, &new).await?;
-            Ok((joined, window))
-        };
-        match applied.await {
-            Ok((membership, window)) => {
-                tracing::info!(
-                    generation = membership.generation,
-                    "the new routing.yaml is in force"
-                );
-                self.membership.generation = membership.generation;
-                self.window = window;
-                self.tracer.set(new.routing.trace());
-                self.active = new;
-                fleet::in_force(&self.active, membership.generation);
-                self.in_force.send_replace(self.active.clone());
-                Ok(())
-            }
-            Err(error) => {
-                self.config.mark_changed();
-                Err(error)
-            }
-        }
-    }
-
-    /// Registers the dedupe window anew from time to time.
-    async fn keep_window(&mut self) -> Result<(), StoreError> {
-        if Instant::now() >= self.next_window {
-            self.window = self.join_window(&self.active).await?;
-            self.next_window = Instant::now() + WINDOW_UPKEEP;
-        }
-        Ok(())
-    }
-
-    async fn join_window(&self, config: &Config) -> Result<Window, StoreError> {
-        Window::join(&self.link, &self.keys, config.routing.dedupe_window()).await
-    }
-
-    /// After a fault: what this router holds is older than anything unread, so it comes first.
-    /// (A read whose answer was lost has handed entries to it that it does not know of.)
-    async fn recover(&mut self) -> Result<(), StoreError> {
-        // Redis may have gone back to before a group was made: nothing is routed to who has none.
-        for group in fleet::wanted_groups(&self.active.routing, None) {
-            self.beat.touch();
-            let made = fleet::ensure_groups(&self.link, &self.keys, &[group]).await;
-            // What is wrong with one stream holds up its own events alone.
-            if let Err(error) = made
-                && error.redis().is_none_or(loses_connection)
-            {
-                return Err(error);
-            }
-        }
-        let (inbox, limit) = (self.inbox.clone(), self.count.get());
-        loop {
-            self.beat.touch();
-            let holder = &inbox;
-            let moved = self.link.run(|mut c| async move {
-                holder.take_over(&mut c, &holder.consumer, limit).await
-            });
-            if moved.await? < limit || self.stop.is_cancelled() {
-                break;
-            }
-        }
-        while self.reclaim().await? && !self.stop.is_cancelled() {}
-        Ok(())
-    }
-
-    /// Brings back what a dead router had read. Answers whether there was anything.
-    async fn reclaim(&mut self) -> Result<bool, StoreError> {
-        let (inbox, limit) = (self.inbox.clone(), self.count.get());
-        let (lease, asked) = (LEASE.as_millis() as u64, Instant::now());
-        let reclaimed = self
-            .link
-            .run(|mut c| async move { inbox.reclaim(&mut c, Scope::All, lease, limit).await })
-            .await?;
-        let clock = &mut self.server_clock;
-        let before = *clock;
-        self.beat.rest(); // there may be much to look over
-        if clock.may_be_set_back(asked, reclaimed.server_ms)
-            && let Err(error) = fleet::restart_idle(&self.link, &self.inbox, LEASE).await
-        {
-            tracing::warn!(%error, "cannot look for idle times from before the clock was set back; trying again");
-            self.server_clock = before;
-        }
-        self.beat.touch();
-        for id in reclaimed.lost {
-            tracing::error!(
-                entry = id,
-                "LOST: the entry was deleted from the inbox while it was pending"
-            );
-        }
-        let claimed = reclaimed.claimed.into_iter().map(|c| (c.fence, c.fields));
-        let entries: Vec<_> = claimed.collect();
-        let bytes = entries.iter().map(|(_, fields)| bytes_of(fields)).sum();
-        self.count.learn(entries.len(), bytes);
-        let found = !entries.is_empty();
-        if found {
-            failpoint!("router.reclaimed");
-            tracing::info!(
-                entries = entries.len(),
-                "routing what was read and not routed"
-            );
-        }
-        self.route(entries, None).await?;
-        self.finish_sending(0).await?;
-        Ok(found)
     }
 
     /// Decides about a batch, and has it sent behind the one before. `read`: when, if it is all
@@ -488,28 +369,6 @@ impl Router {
         };
         self.sender.hand_over(batch).await;
         Ok(())
-    }
-
-    /// Before refusing what a newer configuration might accept: reads the file again, if another
-    /// process runs a newer one. Answers whether a newer one is in force now.
-    async fn look_for_newer_config(&mut self) -> Result<bool, StoreError> {
-        const AGAIN_FOR_THE_SAME: Duration = Duration::from_secs(2);
-        let newest = fleet::join(&self.link, &self.keys, &self.active)
-            .await?
-            .newest;
-        let known = self.reread.is_some_and(|(generation, at)| {
-            generation == newest && at.elapsed() < AGAIN_FOR_THE_SAME
-        });
-        if newest <= self.membership.generation || known {
-            return Ok(false);
-        }
-        self.reread = Some((newest, Instant::now()));
-        (self.read_again)();
-        if !self.config.has_changed().unwrap_or(false) {
-            return Ok(false);
-        }
-        self.take_config().await?;
-        Ok(true)
     }
 
     /// Routing makes Redis grow: it pauses while memory is nearly full, so that settling fits.

@@ -12,11 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use redis::RedisError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::batch::{MAX_BYTES, is_wrong_type};
+use super::batch::MAX_BYTES;
 use super::decide::might_pass_with_newer_config;
 use super::dedupe::Window;
 use super::measured;
@@ -30,7 +29,7 @@ use crate::progress::Beat;
 use crate::retry::RECONNECT;
 use crate::routing::Config;
 use crate::store::{
-    self, Deliver, Due, DueEvents, Keys, Link, RefuseDue, ScheduledKeys, StoreError,
+    self, Deliver, Due, DueEvents, Keys, Link, RefuseDue, ScheduledKeys, StoreError, refuses_key,
 };
 use crate::trace::Tracer;
 
@@ -56,6 +55,7 @@ pub(super) struct Scheduler {
     tracer: Tracer,
     /// The newer generation that is waited for, and since when.
     newer: Option<(u64, Instant)>,
+    beat: Beat,
 }
 
 impl Scheduler {
@@ -65,6 +65,7 @@ impl Scheduler {
         in_force: watch::Receiver<Arc<Config>>,
         read_again: Arc<dyn Fn() + Send + Sync>,
         tracer: Tracer,
+        beat: Beat,
     ) -> Self {
         Self {
             link: link.clone(),
@@ -75,13 +76,14 @@ impl Scheduler {
             read_again,
             tracer,
             newer: None,
+            beat,
         }
     }
 
-    pub(super) async fn run(mut self, beat: Beat) {
+    pub(super) async fn run(mut self) {
         let mut failures = 0;
         loop {
-            beat.touch();
+            self.beat.touch();
             let pause = match self.turn().await {
                 Ok(pause) => {
                     failures = 0;
@@ -93,7 +95,6 @@ impl Scheduler {
                     RECONNECT.delay(failures)
                 }
             };
-            beat.rest();
             tokio::time::sleep(pause).await;
         }
     }
@@ -176,6 +177,7 @@ impl Scheduler {
             }
         }
         for (name, events) in &by_stream {
+            self.beat.touch();
             let delivered = self.deliver(name, events, config).await;
             let ids = events.iter().map(|event| &event.id);
             self.unless_stuck(delivered, ids, now_ms).await?;
@@ -272,7 +274,7 @@ impl Scheduler {
         now_ms: u64,
     ) -> Result<(), StoreError> {
         let error = match outcome {
-            Err(error) if is_wrong_type(&error) || is_forbidden(&error) => error,
+            Err(error) if error.redis().is_some_and(refuses_key) => error,
             outcome => return outcome,
         };
         let later = now_ms + STUCK_DELAY.as_millis() as u64;
@@ -320,11 +322,6 @@ struct Judged {
 fn pause(due: &DueEvents) -> Duration {
     let until_next = |next: u64| Duration::from_millis(next.saturating_sub(due.now_ms));
     due.next_ms.map_or(LOOK, |next| until_next(next).min(LOOK))
-}
-
-/// Whether Redis denies this user a right: to a key, or to a command.
-fn is_forbidden(error: &StoreError) -> bool {
-    error.redis().and_then(RedisError::code) == Some("NOPERM")
 }
 
 #[cfg(test)]

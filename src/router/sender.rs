@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use futures_util::future::{FutureExt, MaybeDone, maybe_done};
@@ -14,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::batch::{Decided, Dispatch};
 use super::fast::Fast;
 use crate::failpoint::failpoint;
+use crate::progress::PATIENCE;
 use crate::store::transact::Ready;
 use crate::store::{RouteCounts, StoreError};
 
@@ -29,6 +31,9 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn start(dispatch: Dispatch) -> Self {
+        // Its own: the task before it may still be on its way out, and must not speak for this one.
+        let beat = Arc::new(dispatch.progress.of("sending", PATIENCE));
+        let dispatch = Dispatch { beat, ..dispatch };
         let (batches, queue) = mpsc::channel(1);
         Self {
             batches,

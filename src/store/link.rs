@@ -379,6 +379,12 @@ pub fn loses_connection(error: &RedisError) -> bool {
         )
 }
 
+/// Whether Redis refuses a key, because it is not of the type that it should be or this user has no right to it.
+/// Others may be well.
+pub fn refuses_key(error: &RedisError) -> bool {
+    matches!(error.code(), Some("WRONGTYPE" | "NOPERM"))
+}
+
 /// To a plain command Redis answers that a key has the wrong type, but not which of `keys`: this
 /// finds it, and says so as our scripts do.
 pub async fn name_wrong_type(
@@ -406,6 +412,15 @@ pub async fn name_wrong_type(
         }
     }
     cause
+}
+
+/// Where Redis says that a right is lacking, but not to which key, this names it.
+pub fn name_denied(cause: RedisError, key: &str) -> RedisError {
+    if cause.code() != Some("NOPERM") || cause.to_string().contains(key) {
+        return cause;
+    }
+    let detail = format!("this user has no right to key {key}");
+    redis::make_extension_error("NOPERM".to_owned(), Some(detail))
 }
 
 /// Repeats `exchange` with bounded backoff until it succeeds, `give_up` says that its error

@@ -24,7 +24,8 @@ pub use codec::{Entry, EntryId, Fields, InvalidEntryId, StreamField, read_stream
 pub use findings::{Finding, Severity, findings};
 pub use keys::Keys;
 pub use link::{
-    Link, Redis, StoreError, is_dataset_gone, loses_connection, name_wrong_type, retry_until,
+    Link, Redis, StoreError, is_dataset_gone, loses_connection, name_denied, name_wrong_type,
+    refuses_key, retry_until,
 };
 pub use reader::Reader;
 pub use scan::{Walk, scan};

@@ -88,10 +88,13 @@ pub(crate) async fn run<H: Handler>(core: Arc<Core<H>>, after_outage: bool) {
         beat.touch();
         let way = core.breaker.gate.way();
         core.reclaim_all(&mut grace, &beat).await;
-        beat.rest(); // there may be much to look over
-        if grace.set_back && core.restart_idle().await {
-            grace.set_back = false;
-            continue;
+        if grace.set_back {
+            beat.rest(); // there may be much to look over
+            if core.restart_idle().await {
+                grace.set_back = false;
+                continue;
+            }
+            beat.touch();
         }
         tokio::select! {
             () = core.stop.reading.cancelled() => return,

@@ -17,6 +17,11 @@ use crate::store::{Fence, Holder, Link, Redis, Settled, StoreError, loses_connec
 /// Deliveries that one call renews: it must not hold Redis up.
 const STEP: usize = 500;
 
+/// From one round to the next.
+pub(crate) fn pause(lease: Duration) -> Duration {
+    lease / 6
+}
+
 /// Starts the thread, with what else must run on it. It ends when `stop` fires.
 pub(crate) fn spawn(
     redis: Redis,
@@ -51,13 +56,12 @@ async fn run(redis: Redis, held: Held, lease: Duration, beat: Beat) {
     loop {
         let began = Instant::now();
         beat.touch();
-        match renew(&redis, &mut connection, &held, lease, after_outage).await {
+        match renew(&redis, &mut connection, &held, lease, after_outage, &beat).await {
             Ok(()) => {
                 (failures, after_outage) = (0, false);
                 // Paced from start to start: while an answer was held up (a frozen or paused
                 // Redis) the leases of what was too young to be asked for ran out as well.
-                beat.rest(); // a sixth of a long lease is long
-                tokio::time::sleep_until(began + lease / 6).await;
+                tokio::time::sleep_until(began + pause(lease)).await;
             }
             Err(error) => {
                 tracing::warn!(%error, failures, "cannot renew leases; trying again");
@@ -65,7 +69,7 @@ async fn run(redis: Redis, held: Held, lease: Duration, beat: Beat) {
                 if error.redis().is_none_or(loses_connection) {
                     (connection, after_outage) = (None, true);
                 }
-                tokio::time::sleep(RECONNECT.delay(failures).min(lease / 6)).await;
+                tokio::time::sleep(RECONNECT.delay(failures).min(pause(lease))).await;
             }
         }
     }
@@ -78,6 +82,7 @@ async fn renew(
     held: &Held,
     lease: Duration,
     all: bool,
+    beat: &Beat,
 ) -> Result<(), StoreError> {
     let open = match connection {
         Some(open) => open,
@@ -87,6 +92,7 @@ async fn renew(
     let mut failed = None;
     for (holder, tickets) in groups {
         for tickets in tickets.chunks(STEP) {
+            beat.touch();
             failpoint!("worker.renewing");
             match renew_some(open, held, &holder, tickets).await {
                 Ok(()) => failpoint!("worker.renewed"),

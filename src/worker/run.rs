@@ -2,6 +2,7 @@
 //! drain.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -15,10 +16,10 @@ use super::restore::{self, NotHeld, Restore};
 use super::settle::Settlers;
 use super::{breaker, fetch, lanes, reclaim, renew, supervise};
 use crate::failpoint::failpoint;
-use crate::fleet::{self, Identity, MembershipLost, WantedGroup};
+use crate::fleet::{self, Identity, MembershipLost, Outcome, WantedGroup};
 use crate::progress::{Beat, Doing, PATIENCE, Progress};
 use crate::routing::{Config, SubscriberSettings};
-use crate::store::{Holder, Keys, Link, Redis, StoreError};
+use crate::store::{Holder, Keys, Link, Redis, StoreError, refuses_key};
 use crate::trace::Tracer;
 
 /// Why a worker ended other than by being told to.
@@ -233,13 +234,10 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         core.held.clone(),
         settings.lease,
         renewing.clone(),
-        progress.of("renewing", PATIENCE),
+        progress.of("renewing", PATIENCE + renew::pause(settings.lease)),
         supervise::run(core.clone()),
     )?;
-    // A handler that blocks its thread may do so until its time is up; one that keeps all threads
-    // for longer has ended this process in all but name.
-    let patience = PATIENCE + settings.timeout;
-    let running = AbortOnDropHandle::new(tokio::spawn(tick(progress.of("its threads", patience))));
+    let running = AbortOnDropHandle::new(tokio::spawn(tick(threads(&core))));
     let lanes = lanes::spawn(&core, unsettled);
     let mut reclaiming = tokio::spawn(reclaim::run(core.clone(), after_outage));
     let controlled = tokio_util::sync::CancellationToken::new();
@@ -337,6 +335,16 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     outcome
 }
 
+/// How the threads of handlers get on. A handler that blocks its thread may do so until its time is up, and all
+/// slots may be of such handlers: what waits for a thread behind them waits for one after the other.
+fn threads<H: Handler>(core: &Core<H>) -> Beat {
+    let threads = core.runtime.metrics().num_workers();
+    let in_turn = u32::try_from(1 + core.concurrency.div_ceil(threads)).unwrap_or(u32::MAX);
+    let settings = core.settings.clone();
+    let patience = move || PATIENCE + settings.borrow().timeout.saturating_mul(in_turn);
+    core.progress.as_patient_as("its threads", patience)
+}
+
 /// Shows that the threads of handlers still run what is not blocked.
 async fn tick(beat: Beat) {
     loop {
@@ -419,17 +427,18 @@ async fn reload<H: Handler>(
             );
         }
         let (link, keys) = (&core.link, &core.env.keys);
-        let applied = crate::store::retry_until(
-            None,
-            |_| core.stop.reading.is_cancelled(),
-            |_| async {
-                fleet::ensure_groups(link, keys, &wanted).await?;
-                let (me, settlers) = (&core.identity, &core.settlers);
-                let loaded = load_sources(link, keys, &wanted, core.lease, me, settlers).await?;
-                Ok((loaded, fleet::join(link, keys, &new).await?.generation))
-            },
-        );
-        match applied.await {
+        let told = AtomicBool::new(false);
+        let prepare = |_| async {
+            fleet::ensure_groups(link, keys, &wanted)
+                .await
+                .inspect_err(|error| refuse_once(&told, error))?;
+            let (me, settlers) = (&core.identity, &core.settlers);
+            let loaded = load_sources(link, keys, &wanted, core.lease, me, settlers).await?;
+            Ok((loaded, fleet::join(link, keys, &new).await?.generation))
+        };
+        let overtaken = || config.has_changed().unwrap_or(true);
+        let give_up = |_: &StoreError| core.stop.reading.is_cancelled() || overtaken();
+        match crate::store::retry_until(None, give_up, prepare).await {
             Ok((loaded, generation)) => {
                 tracing::info!(
                     generation,
@@ -442,8 +451,20 @@ async fn reload<H: Handler>(
                 }
                 fleet::in_force(&new, generation);
             }
-            Err(error) => tracing::warn!(%error, "stopped before the new routing.yaml took effect"),
+            Err(error) => {
+                tracing::warn!(%error, "the new routing.yaml did not take effect before the end, or before the next")
+            }
         }
+    }
+}
+
+/// Tells what stands against a configuration; it is tried all the same until there is another.
+fn refuse_once(told: &AtomicBool, error: &StoreError) {
+    if error.redis().is_some_and(refuses_key) && !told.swap(true, Ordering::Relaxed) {
+        tracing::error!(
+            "REFUSED, the running configuration stays: {error}; once that is repaired it is taken"
+        );
+        fleet::reloaded(Outcome::Refused(error.to_string()));
     }
 }
 

@@ -9,7 +9,7 @@ use redis::Commands;
 use serde_json::{Value, json};
 use streamfleet::routing::Config;
 
-use crate::support::fleet::{Process, ROUTING, id};
+use crate::support::fleet::{Process, ROUTING, id, typed};
 use crate::support::{Fleet, event, eventually};
 
 /// What a process says of its configuration.
@@ -239,6 +239,90 @@ fn routes_and_schemas_are_taken_together() {
     fleet.write_schema("More.Added");
     router.wait_for_log("the new routing.yaml is in force");
     says(&fleet, "router:r", "taken", "2");
+}
+
+/// Adds a stream of which `late-service` is the only reader.
+fn with_stream(name: &str) -> String {
+    ROUTING
+        .replace(
+            "routes:",
+            &format!(
+                "  {name}: {{ events: [\"Late.**\"] }}\nroutes:\n  Late.Happened: [late-service]"
+            ),
+        )
+        .replace(
+            "More.Happened: [other-service]",
+            "More.Happened: [other-service, late-service]",
+        )
+}
+
+/// A file may be good and Redis stand against it: then it is refused as any other, routing goes on by the one
+/// before, and it is taken once Redis is repaired, or forgotten with the next file.
+#[test]
+fn a_file_that_a_key_of_redis_stands_against_holds_nothing_up() {
+    let fleet = Fleet::new();
+    fleet.write_schema("Late.Happened");
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("probe-service", "p");
+    let goes_on = |events: usize| {
+        fleet.publish(&[event(json!({}))]);
+        eventually("it is handled", || {
+            (fleet.handled("probe-service").len() == events).then_some(())
+        });
+    };
+    goes_on(1);
+    let refused = |process: &str, why: &str| {
+        says(&fleet, process, "reload", "refused");
+        let told = told(&fleet, process, "reload_why");
+        assert!(told.contains(why), "{told}");
+    };
+
+    let _: () = fleet.cli("SET late-events not-a-stream");
+    fleet.configure(&with_stream("late-events"));
+    refused("router:r", "key late-events is a string, expected a stream");
+    goes_on(2);
+    // Who reads nothing there takes it.
+    says(&fleet, "probe-service:p", "reload", "taken");
+    fleet.configure(ROUTING);
+    says(&fleet, "router:r", "reload", "unchanged");
+    goes_on(3);
+    fleet.configure(&with_stream("late-events"));
+    refused("router:r", "late-events");
+    let _: u64 = fleet.cli("DEL late-events");
+    says(&fleet, "router:r", "reload", "taken");
+    goes_on(4);
+
+    let _: () = fleet.cli("ACL SETUSER default resetkeys ~[^n]*");
+    fleet.configure(&with_stream("no-events"));
+    refused("router:r", "no-events");
+    goes_on(5);
+    let _: () = fleet.cli("ACL SETUSER default allkeys");
+    says(&fleet, "router:r", "reload", "taken");
+    says(&fleet, "router:r", "taken", "3");
+    goes_on(6);
+}
+
+/// The same of a worker: what it cannot take does not keep it from taking the next.
+#[test]
+fn a_worker_takes_the_next_file_when_redis_stands_against_one() {
+    let fleet = Fleet::new();
+    fleet.write_schema("Late.Happened");
+    fleet.configure(&with_stream("late-events"));
+    let _router = fleet.router("r");
+    let _worker = fleet.worker("late-service", "l");
+    let first = told(&fleet, "late-service:l", "config");
+    let _: () = fleet.cli("SET later-events not-a-stream");
+    fleet.configure(&with_stream("later-events"));
+    says(&fleet, "late-service:l", "reload", "refused");
+    assert_eq!(told(&fleet, "late-service:l", "config"), first);
+    fleet.configure(&with_stream("late-events").replace("lease: 1s", "lease: 2s"));
+    says(&fleet, "late-service:l", "reload", "taken");
+    fleet.configure(&with_stream("later-events"));
+    says(&fleet, "late-service:l", "reload", "refused");
+    let _: u64 = fleet.cli("DEL later-events");
+    says(&fleet, "late-service:l", "reload", "taken");
+    fleet.publish(&[typed("Late.Happened", json!({}))]);
+    fleet.handles_each_once("late-service", 1);
 }
 
 /// It is refused by routers and workers alike, said with what is owed, and taken with the line that

@@ -79,12 +79,10 @@ fn a_process_that_hangs_is_not_healthy() {
         assert!(start.elapsed() < Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(500));
     }
-    let told = router.ask("GET /healthz");
-    assert!(
-        told.body.contains("no progress in routing for 3"),
-        "{}",
-        told.body
-    );
+    let told = router.ask("GET /healthz").body;
+    // Both are on one thread; the one that was silent first is named.
+    let named = ["routing", "scheduling"].map(|name| format!("no progress in {name} for 3"));
+    assert!(named.iter().any(|name| told.contains(name)), "{told}");
 }
 
 #[test]
