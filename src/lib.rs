@@ -81,6 +81,7 @@
 //! | `<subscriber>@<n>:…`, and `@<n>` in names of groups | | the shadow of a read model being rebuilt ([`rebuild`]) |
 //! | `trace:<correlation ID>` | stream, TTL | the hops of one business flow ([`trace`]) |
 //! | `es:<Entity>:<id>` | stream | the history of an entity; entry IDs are versions |
+//! | `entities` | hash | what the event store takes, by kind of entity |
 //! | `snapshot:<Entity>:<id>` | hash | an aggregate's state at a version of its history |
 //! | `sagas:<Entity>` | hash | where each saga stands that is not over |
 //! | `command:<id>` | string, TTL | a command that was carried out |

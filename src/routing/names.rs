@@ -2,7 +2,7 @@
 
 /// First words of our own keys. A stream, subscriber or namespace of the same name could not be
 /// told from them.
-const KEY_FAMILIES: [&str; 16] = [
+const KEY_FAMILIES: [&str; 17] = [
     "inbox",
     "redrive",
     "dead",
@@ -13,6 +13,7 @@ const KEY_FAMILIES: [&str; 16] = [
     "worker",
     "control",
     "es",
+    "entities",
     "trace",
     "audit",
     "stats",

@@ -53,6 +53,19 @@ pub struct Snapshot {
     pub subscribers: Vec<SubscriberStatus>,
     /// Every live router and worker.
     pub processes: Vec<ProcessStatus>,
+    /// What the event store takes, by kind of entity.
+    pub event_store: BTreeMap<String, StoreSize>,
+}
+
+/// What was appended to the event store. What somebody deletes by hand still counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StoreSize {
+    /// Histories.
+    pub entities: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Bytes of their types and data: Redis needs more to keep them.
+    pub bytes: u64,
 }
 
 /// The inbox and what the routers made of it since the counters began.
@@ -293,6 +306,7 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
         groups: details,
         subscribers,
         processes,
+        event_store: read.event_store,
     })
 }
 

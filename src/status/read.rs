@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redis::{FromRedisValue, Pipeline, RedisError, Value};
 
+use super::StoreSize;
 use crate::fleet::control::Control;
 use crate::fleet::{INBOX, ROUTER};
 use crate::routing::Routing;
@@ -60,6 +61,7 @@ pub(super) struct Read {
     pub(super) counters: [u64; 3],
     pub(super) dead_router: u64,
     pub(super) scheduled: u64,
+    pub(super) event_store: BTreeMap<String, StoreSize>,
     pub(super) streams: BTreeMap<String, Stream>,
     /// In the order of the names.
     pub(super) subscribers: Vec<Subscriber>,
@@ -133,6 +135,7 @@ impl Names {
         p.arg("routed").arg("refused").arg("duplicates");
         p.cmd("XLEN").arg(keys.dead(ROUTER));
         p.cmd("ZCARD").arg(keys.scheduled());
+        p.cmd("HGETALL").arg(keys.entities());
         for name in &self.streams {
             let key = keys.stream(name);
             p.cmd("XLEN").arg(&key);
@@ -159,6 +162,7 @@ impl Names {
         let counters: [Option<u64>; 3] = answers.take()?.unwrap_or_default();
         let dead_router = answers.number()?;
         let scheduled = answers.number()?;
+        let event_store = store_sizes(&answers.take()?.unwrap_or_default());
         let mut stream = || -> Result<Stream, RedisError> {
             Ok(Stream {
                 length: answers.number()?,
@@ -192,10 +196,29 @@ impl Names {
             counters: counters.map(Option::unwrap_or_default),
             dead_router,
             scheduled,
+            event_store,
             streams,
             subscribers,
         })
     }
+}
+
+/// Reads `entities`.
+fn store_sizes(fields: &HashMap<String, String>) -> BTreeMap<String, StoreSize> {
+    let mut sizes: BTreeMap<String, StoreSize> = BTreeMap::new();
+    for (field, number) in fields {
+        let (Some((entity, what)), Ok(number)) = (field.rsplit_once(':'), number.parse()) else {
+            continue;
+        };
+        let size = sizes.entry(entity.to_owned()).or_default();
+        match what {
+            "entities" => size.entities = number,
+            "events" => size.events = number,
+            "bytes" => size.bytes = number,
+            _ => {}
+        }
+    }
+    sizes
 }
 
 /// Reads the answer of XINFO GROUPS.

@@ -156,6 +156,12 @@ impl Keys {
     pub fn entity(&self, entity: &str, id: &str) -> String {
         self.key(format_args!("es:{entity}:{id}"))
     }
+    /// Hash: what the event store takes, by kind of entity: `<Entity>:entities`, `<Entity>:events`,
+    /// `<Entity>:bytes`.
+    pub fn entities(&self) -> String {
+        self.key("entities")
+    }
+
     /// Hash: the newest snapshot of an entity: `version`, `shape`, `state`.
     pub fn snapshot(&self, entity: &str, id: &str) -> String {
         self.key(format_args!("snapshot:{entity}:{id}"))

@@ -361,6 +361,26 @@ impl Day {
             .collect()
     }
 
+    /// What commits counted is what is there.
+    fn the_event_store_is_counted(&self) {
+        let status = self.fleet.ask(&["status", "--output", "json"]).json();
+        let listed = self
+            .fleet
+            .ask(&["entity", "list", "--output", "json"])
+            .list();
+        let mut found = serde_json::Map::new();
+        for kind in listed.as_array().unwrap() {
+            let figures = json!({ "entities": kind["entities"], "events": kind["events"] });
+            found.insert(kind["entity"].as_str().unwrap().to_owned(), figures);
+        }
+        let mut counted = status["event_store"].clone();
+        for kind in counted.as_object_mut().unwrap().values_mut() {
+            let bytes = kind.as_object_mut().unwrap().remove("bytes");
+            assert!(bytes.unwrap().as_u64() > kind["events"].as_u64());
+        }
+        assert_eq!(counted, Value::Object(found));
+    }
+
     /// Nobody gave anything up, but what overtook its cause twice, because a service was killed that
     /// had the cause in hand.
     pub fn nothing_is_dead(&self) {
@@ -421,6 +441,7 @@ proptest! {
         day.orders_are_right();
         day.mails_are_right();
         day.nothing_is_dead();
+        day.the_event_store_is_counted();
     }
 }
 

@@ -125,6 +125,23 @@ fn show(page: &mut Page, snapshot: &Snapshot) {
             stream.length as f64,
         );
     }
+    for (entity, size) in &snapshot.event_store {
+        for (name, help, value) in [
+            (
+                "store_entities",
+                "Histories in the event store.",
+                size.entities,
+            ),
+            ("store_events", "Events in the event store.", size.events),
+            (
+                "store_event_bytes",
+                "Bytes of types and data of the events in the event store.",
+                size.bytes,
+            ),
+        ] {
+            page.gauge(name, help, &[("entity", entity)], value as f64);
+        }
+    }
     for group in snapshot.groups.iter().filter(|g| g.subscriber != ROUTER) {
         // What a rebuild has yet to read is owed to nobody, and others' groups are theirs.
         if !matches!(group.condition, Condition::Shadow | Condition::Foreign) {

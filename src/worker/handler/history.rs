@@ -158,6 +158,7 @@ impl Context {
         let key = self.entity_key(entity, id)?;
         let at = self.event.timestamp().to_string();
         let cause = self.event.id().to_string();
+        self.count_stored(entity, expected_version, events)?;
         let events = events
             .iter()
             .map(|event| {
@@ -174,6 +175,28 @@ impl Context {
             })
             .collect();
         self.effects.append(&key, expected_version, events)
+    }
+
+    /// Keeps count of what the event store takes, in the step that writes it: to look through all histories for
+    /// that would take longer the more there are.
+    fn count_stored(
+        &mut self,
+        entity: &str,
+        expected_version: u64,
+        events: &[NewEvent],
+    ) -> Result<(), EffectError> {
+        let bytes = events.iter().map(|e| e.event_type.len() + e.data.len());
+        let more = [
+            ("entities", usize::from(expected_version == 0)),
+            ("events", events.len()),
+            ("bytes", bytes.sum()),
+        ];
+        let key = self.env.keys.entities();
+        for (what, by) in more.into_iter().filter(|(_, by)| *by > 0) {
+            let args = vec![format!("{entity}:{what}").into(), by.to_string().into()];
+            self.effects.effect("HINCRBY", &key, Some("hash"), args)?;
+        }
+        Ok(())
     }
 
     fn entity_key(&self, entity: &str, id: &str) -> Result<String, EffectError> {
