@@ -15,6 +15,7 @@
 //! A service implements [`Handler`] and calls [`main`]; what it sees is in `handler`.
 
 mod breaker;
+mod configuration;
 mod core;
 mod delivery;
 mod execute;
