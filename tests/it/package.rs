@@ -112,6 +112,8 @@ fn the_package_installs_upgrades_keeps_what_was_edited_and_purges() {
         "usr/share/zsh/vendor-completions/_streamfleet",
         "usr/share/fish/vendor_completions.d/streamfleet.fish",
         "usr/share/doc/streamfleet/copyright",
+        "usr/share/streamfleet/scripts/redis/make-users",
+        "usr/share/streamfleet/scripts/prometheus/alerts.yml",
         "etc/streamfleet/schemas/Order.Created.v1.json",
         "etc/credstore",
         &manual("streamfleet"),
@@ -124,6 +126,11 @@ fn the_package_installs_upgrades_keeps_what_was_edited_and_purges() {
         machine.read("etc/passwd").contains("streamfleet:"),
         "the user was not made"
     );
+
+    // The pages lead to each other where they lie, and to nothing that only the sources have.
+    let (links, dangling) = crate::pages::dangling(&machine.path("usr/share/doc/streamfleet"));
+    assert!(links > 100, "{links}");
+    assert!(dangling.is_empty(), "point at nothing:\n{dangling}");
 
     // What was installed works from where it is.
     let installed = |args: &[&str]| {

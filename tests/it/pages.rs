@@ -2,13 +2,13 @@
 //! page, and the README leads to all of them.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The README and its like, and everything in `docs`.
-fn pages() -> Vec<PathBuf> {
-    let root = Path::new(ROOT);
+/// The README and its like, and everything in `docs`, below a root.
+fn pages(root: &Path) -> Vec<PathBuf> {
     let mut pages = Vec::new();
     for folder in [root.to_owned(), root.join("docs")] {
         let entries = std::fs::read_dir(folder).unwrap();
@@ -57,10 +57,11 @@ fn anchors(page: &str) -> BTreeSet<String> {
     anchors
 }
 
-#[test]
-fn what_the_pages_point_at_exists() {
-    let (mut links_seen, mut dangling) = (0, Vec::new());
-    for page in pages() {
+/// How many links the pages below a root have to each other and to what is beside them; and those
+/// that point at nothing, one in each line.
+pub(crate) fn dangling(root: &Path) -> (usize, String) {
+    let (mut links_seen, mut dangling) = (0, String::new());
+    for page in pages(root) {
         let text = std::fs::read_to_string(&page).unwrap();
         for link in links(&text) {
             if link.contains("://") {
@@ -76,23 +77,25 @@ fn what_the_pages_point_at_exists() {
                 || std::fs::read_to_string(&target)
                     .is_ok_and(|text| anchors(&text).contains(anchor));
             if !target.exists() || !there {
-                dangling.push(format!("{}: {link}", page.display()));
+                writeln!(dangling, "{}: {link}", page.display()).unwrap();
             }
         }
     }
+    (links_seen, dangling)
+}
+
+#[test]
+fn what_the_pages_point_at_exists() {
+    let (links_seen, dangling) = dangling(Path::new(ROOT));
     assert!(links_seen > 100, "{links_seen}");
-    assert!(
-        dangling.is_empty(),
-        "point at nothing:\n{}",
-        dangling.join("\n")
-    );
+    assert!(dangling.is_empty(), "point at nothing:\n{dangling}");
 }
 
 #[test]
 fn the_readme_leads_to_every_page() {
     let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
     let links = links(&readme);
-    for page in pages() {
+    for page in pages(Path::new(ROOT)) {
         let path = page.strip_prefix(ROOT).unwrap().to_str().unwrap();
         assert!(
             path == "README.md" || links.contains(&path),

@@ -19,7 +19,7 @@ impl Users {
         let folder = Self::as_shipped(args);
         let file = folder.path().join("users.acl");
         let text = std::fs::read_to_string(&file).unwrap();
-        let nobody = "user default off resetpass resetkeys resetchannels -@all";
+        let nobody = "user default off resetpass ~* &* +@all";
         assert!(text.contains(nobody), "{text}");
         let everybody = "user default on nopass ~* &* +@all";
         std::fs::write(&file, text.replace(nobody, everybody)).unwrap();
