@@ -94,10 +94,11 @@ impl Watchdog {
     fn news(&mut self, doing: &str, reload: Option<&str>, now: Instant) -> Option<String> {
         let reload = reload.map(|text| format!("; {text}")).unwrap_or_default();
         let kind = format!("{doing}{reload}");
-        let events = self.progress.events();
-        let line = escape(&format!(
-            "{doing}; {events} events taken since the start{reload}"
-        ));
+        let events = match self.progress.events() {
+            1 => "1 event".to_owned(),
+            n => format!("{n} events"),
+        };
+        let line = escape(&format!("{doing}; {events} taken since the start{reload}"));
         let is_news = self.told.as_ref().is_none_or(|(before, text, at)| {
             *before != kind || (*text != line && now - *at >= NUMBERS)
         });

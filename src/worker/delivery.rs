@@ -1,6 +1,7 @@
 //! A delivery, and the pure decisions about it: what a claimed entry calls for, and what a
 //! failure leads to.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -179,6 +180,16 @@ impl GivenUp {
             Self::Crashed => "crashed",
             Self::Undecodable => "undecodable",
             Self::Expired => "expired",
+        }
+    }
+}
+
+impl fmt::Display for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry(delay) => write!(f, "again in {} ms", delay.as_millis()),
+            Self::GiveUp(_) => f.write_str("to the dead letters"),
+            Self::Wait => f.write_str("waits"),
         }
     }
 }

@@ -359,7 +359,7 @@ impl<H: Handler> Core<H> {
             &settings.backoff,
         );
         tracing::warn!(event = %event.id(), event_type = event.event_type(), stream = &*delivery.source.name,
-            entry = %delivery.fence.id, attempt, of = settings.max_attempts, charged, ?next, error, "a delivery failed");
+            entry = %delivery.fence.id, attempt, of = settings.max_attempts, charged, %next, error, "a delivery failed");
         let again = match next {
             // A probe that failed is due after the next ones.
             Next::Retry(delay) => delay.max(wait),

@@ -73,7 +73,7 @@ fn a_worker_is_ready_when_it_reads_and_says_when_it_is_paused() {
     let consumers: Vec<redis::Value> = fleet.cli("XINFO GROUPS test-events");
     assert!(!consumers.is_empty());
     fleet.publish(&[event(serde_json::json!({}))]);
-    manager.hears("STATUS=working; 1 events taken");
+    manager.hears("STATUS=working; 1 event taken");
     fleet.ask(&["pause", "analytics-service"]).ok();
     manager.hears("STATUS=reading nothing: paused");
     let heard = manager.all_within(Duration::from_secs(2));

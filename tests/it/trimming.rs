@@ -1,6 +1,7 @@
 //! I4: history is trimmed, what is owed never.
 
-use serde_json::json;
+use redis::Commands;
+use serde_json::{Value, json};
 
 use crate::support::fleet::{ROUTING, typed};
 use crate::support::preload::Clock;
@@ -164,4 +165,42 @@ fn letters_are_cut_by_age_and_never_by_count() {
         oldest.is_empty().then_some(())
     });
     assert_eq!(fleet.dead("probe-service").len(), 20);
+}
+
+/// Redis does not write to its append-only file how many entries a group has read. The janitor mends the count once
+/// the group has read all, so that what waits later is told right.
+#[test]
+fn what_waits_is_counted_right_after_a_restart_of_redis() {
+    let fleet = Fleet::new();
+    let _router = fleet.router("r");
+    let worker = fleet.worker("probe-service", "p");
+    let publish = |events: usize| {
+        let events: Vec<_> = (0..events).map(|_| event(json!({}))).collect();
+        fleet.publish(&events);
+    };
+    publish(20);
+    fleet.handles_each_once("probe-service", 20);
+    fleet.kill();
+    fleet.run();
+    let group = || {
+        let groups: redis::streams::StreamInfoGroupsReply =
+            fleet.connection().xinfo_groups("test-events").unwrap();
+        let mut groups = groups.groups.into_iter();
+        groups.find(|group| group.name == "probe-service").unwrap()
+    };
+    eventually("the count is right", || {
+        (group().entries_read == Some(20) && group().lag == Some(0)).then_some(())
+    });
+    worker.signal("STOP");
+    publish(3);
+    eventually("three are routed", || {
+        (fleet.cli::<usize>("XLEN test-events") == 23).then_some(())
+    });
+    let status = fleet.ask(&["status", "--output", "json"]).json();
+    let mut groups = status["groups"].as_array().unwrap().iter();
+    let of = |g: &&Value| g["subscriber"] == "probe-service" && g["stream"] == "test-events";
+    let waiting = groups.find(of).unwrap()["waiting"].as_u64().unwrap();
+    assert!(waiting <= 3, "{waiting}");
+    worker.signal("CONT");
+    fleet.handles_each_once("probe-service", 23);
 }

@@ -1,4 +1,5 @@
--- Trims one step of a stream's history, never what a group has yet to settle.
+-- Trims one step of a stream's history, never what a group has yet to settle; and mends how Redis counts what its
+-- groups have read.
 -- KEYS: stream
 -- ARGV: maxlen ('' for none), oldest ID to keep by retention ('' for none), step, then the groups that must exist
 -- Answers {trimmed, excess entries that a group holds back or a later step takes, the group that holds back or '', missing group or ''}.
@@ -6,11 +7,23 @@ must_be(KEYS[1], 'stream')
 local stream, step = KEYS[1], tonumber(ARGV[3])
 if redis.call('EXISTS', stream) == 0 then return {0, 0, '', ''} end
 
+local function fields(list)
+  local by_name = {}
+  for i = 1, #list, 2 do by_name[list[i]] = list[i + 1] end
+  return by_name
+end
+local whole = fields(redis.call('XINFO', 'STREAM', stream))
+local may_set = redis.acl_check_cmd('XGROUP', 'SETID', stream, 'any', '0')
 local present, floor, slowest = {}, nil, ''
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-  local group = {}
-  for i = 1, #info, 2 do group[info[i]] = info[i + 1] end
+  local group = fields(info)
   present[group.name] = true
+  -- A group that has been given everything lags by nothing. Redis may think otherwise: its append-only file does
+  -- not tell how many entries a group has read, and after entries were deleted it does not know. From here on its
+  -- count is right, also while entries wait.
+  if may_set and group.lag ~= 0 and group['last-delivered-id'] == whole['last-generated-id'] then
+    redis.call('XGROUP', 'SETID', stream, group.name, whole['last-generated-id'], 'ENTRIESREAD', whole['entries-added'])
+  end
   -- The oldest ID that this group has yet to settle: the one after the last delivered,
   local need = id_after(group['last-delivered-id'])
   -- or the first pending, unless the group was set back behind it.
