@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::metrics::{self, RELOADS};
 use crate::routing::Config;
+use crate::store::StoreError;
 use crate::text::bounded;
 
 /// Bytes that are kept of why a file was refused.
@@ -119,26 +120,18 @@ impl Configuration {
         Self::FIELDS.map(|name| (name, values.next().unwrap_or_default()))
     }
 
-    /// The first configuration of a process is that of its start; another one is a reload. The one that it has
-    /// ends a reload only where that was refused: the old file is back. Answers how a reload ended.
-    fn takes(&mut self, fingerprint: String, generation: u64, now: Timestamp) -> Option<&Reload> {
-        let is_new = self.fingerprint != fingerprint;
-        let refused = matches!(
-            &self.reload,
-            Some(Reload {
-                outcome: Outcome::Refused(_),
-                ..
-            })
-        );
-        let outcome = match self.taken {
-            0 => None,
-            _ if is_new => Some(Outcome::Taken),
-            _ => refused.then_some(Outcome::Unchanged),
-        };
-        self.taken += u64::from(is_new);
+    /// The first configuration of a process is that of its start; another one is a reload.
+    fn takes(&mut self, fingerprint: String, generation: u64, now: Timestamp) {
+        if self.taken > 0 && self.fingerprint != fingerprint {
+            self.reload = Some(Reload {
+                at: now,
+                outcome: Outcome::Taken,
+            });
+        }
+        if self.fingerprint != fingerprint {
+            self.taken += 1;
+        }
         (self.fingerprint, self.generation) = (fingerprint, generation);
-        let outcome = outcome?;
-        Some(self.reload.insert(Reload { at: now, outcome }))
     }
 }
 
@@ -157,9 +150,10 @@ pub(crate) fn in_force(config: &Config, generation: u64) {
     let fingerprint = config.fingerprint();
     metrics::GENERATION.set(generation);
     OURS.send_modify(|ours| {
-        if let Some(reload) = ours.takes(fingerprint, generation, Timestamp::now()) {
-            RELOADS.add(reload.outcome.name(), 1);
+        if ours.taken > 0 && ours.fingerprint != fingerprint {
+            RELOADS.add("taken", 1);
         }
+        ours.takes(fingerprint, generation, Timestamp::now());
     });
 }
 
@@ -172,6 +166,19 @@ pub(crate) fn reloaded(outcome: Outcome) {
     RELOADS.add(outcome.name(), 1);
     let at = Timestamp::now();
     OURS.send_modify(|ours| ours.reload = Some(Reload { at, outcome }));
+}
+
+/// Redis stands against a configuration, which is tried again until that is repaired or the file is another one.
+/// `told` is the reason that was told last: each is told once.
+pub(crate) fn refused_by_redis(told: &mut Option<String>, error: &StoreError) {
+    let why = error.to_string();
+    if told.as_ref() != Some(&why) {
+        tracing::error!(
+            "REFUSED, the running configuration stays: {why}; once that is repaired the new one is taken"
+        );
+        reloaded(Outcome::Refused(why.clone()));
+        *told = Some(why);
+    }
 }
 
 /// What signs of life carry.
@@ -204,11 +211,6 @@ mod tests {
         let outcome = Outcome::Taken;
         assert_eq!(ours.reload, Some(Reload { at: now, outcome }));
         assert_eq!(carried(&ours), ours, "nothing is left of the refusal");
-        let outcome = Outcome::Refused("a key".to_owned());
-        ours.reload = Some(Reload { at: now, outcome });
-        ours.takes("b".into(), 8, now);
-        let outcome = Outcome::Unchanged;
-        assert_eq!(ours.reload, Some(Reload { at: now, outcome }), "as it was");
     }
 
     #[test]

@@ -106,12 +106,16 @@ pub fn wanted_groups(routing: &Routing, only: Option<&str>) -> Vec<WantedGroup> 
     wanted
 }
 
-/// Creates the groups that never existed and registers them; answers those that were lost.
+/// Creates the groups that never existed and registers them; answers those that were lost. None is created, and no
+/// lease changed, if Redis stands against one of them.
 pub async fn ensure_groups(
     link: &Link,
     keys: &Keys,
     wanted: &[WantedGroup],
 ) -> Result<Vec<WantedGroup>, StoreError> {
+    for group in wanted {
+        ensure_group(link, keys, group, Ensure::Check).await?;
+    }
     let mut lost = Vec::new();
     for group in wanted {
         match ensure_group(link, keys, group, Ensure::Create).await? {
@@ -151,7 +155,7 @@ pub async fn ensure_group(
             how,
         )
         .await
-        .map_err(|cause| name_denied(cause, &holder.stream))
+        .map_err(|cause| name_denied(cause, &[&fleet, &holder.stream, &holder.attempts]))
     })
     .await
 }

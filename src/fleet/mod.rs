@@ -19,7 +19,7 @@ pub(crate) use alive::forget_dead;
 pub(crate) use announce::announcement;
 pub(crate) use clock::{ServerClock, restart_idle};
 pub use configuration::{Configuration, Outcome, Reload, configuration, configurations};
-pub(crate) use configuration::{in_force, reloaded};
+pub(crate) use configuration::{in_force, refused_by_redis, reloaded};
 pub use groups::{
     GroupRecord, WantedGroup, ensure_group, ensure_groups, group_records, holder,
     lost_group_advice, wanted_groups,

@@ -44,7 +44,10 @@ pub enum Watch {
 
 /// Holds the running configuration and replaces it when asked to.
 pub struct Reloader {
+    /// The newest that nothing is wrong with.
     config: watch::Sender<Arc<Config>>,
+    /// The one that this process works by: another one while the newest cannot be taken.
+    in_force: watch::Sender<Arc<Config>>,
     path: PathBuf,
     watch: Watch,
     link: Link,
@@ -67,7 +70,10 @@ type Stamps = BTreeMap<PathBuf, Option<[i64; 6]>>;
 /// What is to be done with files that were read again.
 enum Judgement {
     Take(Box<Config>),
+    /// They hold what is in force.
     Unchanged,
+    /// They hold what was handed on and is not in force yet.
+    UnderWay,
     /// Not now.
     Wait(Hindrance),
     /// Why, in one line, and everything there is to say.
@@ -80,8 +86,10 @@ impl Reloader {
         let path = config.path.clone();
         // Nothing counts as seen: what changed since it was loaded is found at the next look.
         let seen = Mutex::default();
+        let config = Arc::new(config);
         Arc::new(Self {
-            config: watch::Sender::new(Arc::new(config)),
+            config: watch::Sender::new(config.clone()),
+            in_force: watch::Sender::new(config),
             path,
             watch,
             link,
@@ -94,6 +102,11 @@ impl Reloader {
         self.config.subscribe()
     }
 
+    /// Where it is said, and seen, which one is in force.
+    pub fn in_force(&self) -> watch::Sender<Arc<Config>> {
+        self.in_force.clone()
+    }
+
     /// Reads the files now. The new configuration goes to subscribers; whoever works by it says
     /// when it is in force ([`fleet::configuration`]). To be called where a runtime may be waited for.
     pub fn reload(&self) {
@@ -102,18 +115,35 @@ impl Reloader {
 
     fn read_again(&self, asked: bool) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = self.config.borrow().clone();
-        let (stamps, loaded) = load_unmoved(&self.path, &running);
+        let [newest, running] = [&self.config, &self.in_force].map(|c| c.borrow().clone());
+        let (stamps, loaded) = load_unmoved(&self.path, &newest);
         let again = seen.again.take().is_some() && seen.stamps == stamps && !asked;
         seen.stamps = stamps;
         let file = self.path.display();
-        match self.hinder(&running, judge(&running, loaded)) {
+        let refused = match fleet::configuration().reload.map(|reload| reload.outcome) {
+            Some(Outcome::Refused(why)) => Some(why),
+            _ => None,
+        };
+        let judgement = self.hinder(&running, judge(&running, &newest, loaded));
+        // What the files do not say any more is not waited for.
+        let given_up = !matches!(judgement, Judgement::Take(_) | Judgement::UnderWay)
+            && newest.content_hash != running.content_hash;
+        if given_up {
+            self.config.send_replace(running);
+        }
+        match judgement {
             Judgement::Unchanged => {
-                let refused = |reload: fleet::Reload| matches!(reload.outcome, Outcome::Refused(_));
                 // What was wrong has been put right by putting the old file back.
-                if asked || fleet::configuration().reload.is_some_and(refused) {
+                if asked || given_up || refused.is_some() {
                     tracing::info!(%file, "read again: nothing has changed");
                     fleet::reloaded(Outcome::Unchanged);
+                }
+            }
+            Judgement::UnderWay => {
+                // Whoever asks is answered; what has not been refused yet is answered when it is in force.
+                if let Some(why) = refused.filter(|_| asked) {
+                    tracing::error!(%file, "REFUSED, the running configuration stays: {why}");
+                    fleet::reloaded(Outcome::Refused(why));
                 }
             }
             Judgement::Take(new) => {
@@ -219,9 +249,10 @@ fn load_unmoved(path: &Path, running: &Config) -> (Stamps, Result<Config, Config
     (before, Config::load(path))
 }
 
-fn judge(running: &Config, loaded: Result<Config, ConfigError>) -> Judgement {
+fn judge(running: &Config, newest: &Config, loaded: Result<Config, ConfigError>) -> Judgement {
     match loaded {
         Ok(new) if new.content_hash == running.content_hash => Judgement::Unchanged,
+        Ok(new) if new.content_hash == newest.content_hash => Judgement::UnderWay,
         Ok(new) if new.routing.namespace() != running.routing.namespace() => {
             let why = "the namespace has changed, which needs a restart of every process";
             Judgement::Refuse(why.to_owned(), why.to_owned())
@@ -344,13 +375,16 @@ mod tests {
         )
         .unwrap();
         let (_, loaded) = load_unmoved(&path, &running);
-        let Judgement::Refuse(why, everything) = judge(&running, loaded) else {
+        let Judgement::Refuse(why, everything) = judge(&running, &running, loaded) else {
             panic!("it is refused");
         };
         assert!(!why.contains('\n') && everything.contains('\n'), "{why}");
         assert!(why.ends_with("(and 2 more)"), "{why}");
         fs::write(&path, ROUTING).unwrap();
         let (_, loaded) = load_unmoved(&path, &running);
-        assert!(matches!(judge(&running, loaded), Judgement::Unchanged));
+        assert!(matches!(
+            judge(&running, &running, loaded),
+            Judgement::Unchanged
+        ));
     }
 }

@@ -201,7 +201,7 @@ pub(crate) fn serve<H: Handler>(
                     .clone()
                     .told_of(stop.reading.clone(), progress.clone()),
             );
-            let mut config = reloader.subscribe();
+            let (mut config, in_force) = (reloader.subscribe(), reloader.in_force());
             if rebuild.is_some() {
                 // The whole of history is judged by the routes of one file.
                 let first = config.borrow().clone();
@@ -211,6 +211,7 @@ pub(crate) fn serve<H: Handler>(
             let options = WorkerOptions {
                 redis,
                 config,
+                in_force,
                 subscriber,
                 rebuild,
                 name,
@@ -264,6 +265,7 @@ pub fn router_main() -> ExitCode {
             let options = RouterOptions {
                 redis,
                 config: reloader.subscribe(),
+                in_force: reloader.in_force(),
                 reread: Box::new(move || tokio::task::block_in_place(|| rereader.reload())),
                 name: args.name,
                 stop: stop.reading.clone(),
@@ -325,7 +327,7 @@ where
         let reloader = Reloader::new(config, watch, redis.link());
         let progress = Progress::default();
         if let Some(monitor) = monitor {
-            let started = monitor.start(&redis, reloader.subscribe(), &progress);
+            let started = monitor.start(&redis, reloader.in_force().subscribe(), &progress);
             started.map_err(|e| failed(Exit::Failure, &e))?;
         }
         accept(&redis)

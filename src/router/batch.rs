@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use redis::RedisError;
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::progress::{Beat, Doing, Progress};
 use crate::retry::RECONNECT;
 use crate::store::{
     self, Audit, Fence, Fields, Holder, Keys, Link, Parked, RouteBatch, RouteCounts, Routed,
-    StoreError, StreamField, is_dataset_gone, refuses_key,
+    StoreError, StreamField, is_dataset_gone,
 };
 use crate::trace::{Traced, Tracer};
 
@@ -66,6 +67,11 @@ pub(super) fn bytes_of(fields: &Fields) -> usize {
         .sum()
 }
 
+/// A lacking right is not meant: it may be to a key that all of a batch needs.
+fn is_wrong_type(error: &StoreError) -> bool {
+    error.redis().and_then(RedisError::code) == Some("WRONGTYPE")
+}
+
 pub(super) fn size(routed: &Routed) -> usize {
     match routed {
         Routed::Append { event, .. } | Routed::Schedule { event, .. } => event.len(),
@@ -73,7 +79,7 @@ pub(super) fn size(routed: &Routed) -> usize {
     }
 }
 
-/// Where an entry goes: a key that Redis refuses there holds it up, and no other.
+/// Where an entry goes: a key of the wrong type there holds it up, and no other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Stream(usize),
@@ -185,7 +191,7 @@ impl Dispatch {
                 Ok(counts) => return Ok(counts),
                 Err(error) => error,
             };
-            if error.redis().is_some_and(refuses_key) {
+            if is_wrong_type(&error) {
                 return self.send_apart(part).await;
             }
             if self.stop.is_cancelled() || error.redis().is_some_and(is_dataset_gone) {
@@ -236,7 +242,7 @@ impl Dispatch {
         .await
     }
 
-    /// Redis refuses some key of the batch. What goes elsewhere is routed all the same; the
+    /// Some key of the batch has the wrong type. What goes elsewhere is routed all the same; the
     /// rest stays in the inbox, owed, and is tried again until the key is repaired.
     async fn send_apart(&self, whole: Part<'_>) -> Result<RouteCounts, StoreError> {
         let mut total = RouteCounts::default();
@@ -272,10 +278,11 @@ impl Dispatch {
             };
             match self.send(part).await {
                 Ok(counts) => total += counts,
-                Err(error) if error.redis().is_some_and(refuses_key) => {
+                Err(error) if is_wrong_type(&error) => {
                     tracing::error!(%error, stream = name, entries = entries.len(),
-                        "HALTED for this stream: repair or rename the key, or grant the right; its events wait in the inbox");
-                    self.set_aside(&entries).await?;
+                        "HALTED for this stream: repair or rename the key; its events wait in the inbox");
+                    let fences = entries.iter().map(|(fence, _)| *fence).collect();
+                    self.set_aside(fences, STUCK_DELAY).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -284,14 +291,18 @@ impl Dispatch {
     }
 
     /// Lets entries wait out of the way of what can be routed.
-    async fn set_aside(&self, entries: &[(Fence, Routed)]) -> Result<(), StoreError> {
-        let wait = |&(fence, _): &(Fence, Routed)| Parked {
+    pub(super) async fn set_aside(
+        &self,
+        fences: Vec<Fence>,
+        delay: Duration,
+    ) -> Result<(), StoreError> {
+        let wait = |fence: Fence| Parked {
             fence,
-            delay_ms: STUCK_DELAY.as_millis() as u64,
+            delay_ms: delay.as_millis() as u64,
             log: String::new(),
             starts: None,
         };
-        let parked: Vec<_> = entries.iter().map(wait).collect();
+        let parked: Vec<_> = fences.into_iter().map(wait).collect();
         let (inbox, lease) = (&self.inbox, LEASE.as_millis() as u64);
         let answers = self
             .link

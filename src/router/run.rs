@@ -55,6 +55,8 @@ pub struct RouterOptions {
     pub redis: Redis,
     /// The configuration; a new value is a reload.
     pub config: watch::Receiver<Arc<Config>>,
+    /// Told which one is in force.
+    pub in_force: watch::Sender<Arc<Config>>,
     /// Reads routing.yaml again now, if it has changed; the result arrives in `config`.
     pub reread: Box<dyn Fn() + Send + Sync>,
     /// A stable name, or one of the host.
@@ -81,7 +83,7 @@ struct Router {
     config: watch::Receiver<Arc<Config>>,
     /// The configuration whose groups exist: what this router routes by.
     active: Arc<Config>,
-    /// The same for the scheduler.
+    /// The same for everybody else in this process.
     in_force: watch::Sender<Arc<Config>>,
     window: Window,
     next_window: Instant,
@@ -101,6 +103,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
     let RouterOptions {
         redis,
         mut config,
+        in_force,
         reread,
         name,
         stop,
@@ -132,8 +135,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
     ready();
 
     let reread: Arc<dyn Fn() + Send + Sync> = reread.into();
-    let in_force = watch::Sender::new(active.clone());
-    let upkeep = janitor::run(link.clone(), keys.clone(), config.clone());
+    let upkeep = janitor::run(link.clone(), keys.clone(), in_force.subscribe());
     let watch = health::run(link.clone(), keys.clone(), in_force.subscribe());
     let alive = fleet::keep_alive(&link, &keys, &identity, &membership);
     let tracer = Tracer::start(link.clone(), keys.clone(), active.routing.trace());
@@ -345,6 +347,9 @@ impl Router {
                 }
             }
         }
+        let all = entries.len();
+        let (entries, verdicts) = self.set_aside_what_awaits_repair(entries, verdicts).await?;
+        let read = read.filter(|_| entries.len() == all);
         let audited = self.active.routing.audit().is_some();
         let sources = audited.then(|| verdicts.iter().map(source).collect());
         let mut targets = Vec::new();

@@ -21,7 +21,7 @@ pub use self::history::{Cut, cuts};
 pub use self::orphans::{Debt, Orphan, left_behind, orphans};
 pub use self::pending::{Holder, Owed, owed};
 pub(crate) use self::read::{Answers, ask};
-use self::read::{Names, Position, Read};
+use self::read::{Names, Position, Read, store_sizes};
 pub use self::tap::Tap;
 pub use self::workers::{State, WorkerStatus, workers};
 use crate::fleet::control::Control;
@@ -306,7 +306,7 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
         groups: details,
         subscribers,
         processes,
-        event_store: read.event_store,
+        event_store: store_sizes(link, keys).await?,
     })
 }
 

@@ -8,7 +8,7 @@ use super::StoreSize;
 use crate::fleet::control::Control;
 use crate::fleet::{INBOX, ROUTER};
 use crate::routing::Routing;
-use crate::store::{Entry, EntryId, Keys, Link, StoreError};
+use crate::store::{Entry, EntryId, Keys, Link, StoreError, refuses_key};
 
 /// Runs a pipeline whose commands may fail one by one: a stream that is not there has no groups.
 pub(crate) async fn ask(link: &Link, mut pipeline: Pipeline) -> Result<Vec<Value>, StoreError> {
@@ -61,7 +61,6 @@ pub(super) struct Read {
     pub(super) counters: [u64; 3],
     pub(super) dead_router: u64,
     pub(super) scheduled: u64,
-    pub(super) event_store: BTreeMap<String, StoreSize>,
     pub(super) streams: BTreeMap<String, Stream>,
     /// In the order of the names.
     pub(super) subscribers: Vec<Subscriber>,
@@ -135,7 +134,6 @@ impl Names {
         p.arg("routed").arg("refused").arg("duplicates");
         p.cmd("XLEN").arg(keys.dead(ROUTER));
         p.cmd("ZCARD").arg(keys.scheduled());
-        p.cmd("HGETALL").arg(keys.entities());
         for name in &self.streams {
             let key = keys.stream(name);
             p.cmd("XLEN").arg(&key);
@@ -162,7 +160,6 @@ impl Names {
         let counters: [Option<u64>; 3] = answers.take()?.unwrap_or_default();
         let dead_router = answers.number()?;
         let scheduled = answers.number()?;
-        let event_store = store_sizes(&answers.take()?.unwrap_or_default());
         let mut stream = || -> Result<Stream, RedisError> {
             Ok(Stream {
                 length: answers.number()?,
@@ -196,15 +193,30 @@ impl Names {
             counters: counters.map(Option::unwrap_or_default),
             dead_router,
             scheduled,
-            event_store,
             streams,
             subscribers,
         })
     }
 }
 
-/// Reads `entities`.
-fn store_sizes(fields: &HashMap<String, String>) -> BTreeMap<String, StoreSize> {
+/// What the event store takes. Asked for apart: what stands against these numbers does not stand against the rest.
+pub(super) async fn store_sizes(
+    link: &Link,
+    keys: &Keys,
+) -> Result<BTreeMap<String, StoreSize>, StoreError> {
+    let key = keys.entities();
+    let asked = link.run(|mut c| async move {
+        let mut query = redis::cmd("HGETALL");
+        query.arg(key).query_async(&mut c).await
+    });
+    match asked.await {
+        Ok(fields) => Ok(sizes(&fields)),
+        Err(error) if error.redis().is_some_and(refuses_key) => Ok(BTreeMap::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn sizes(fields: &HashMap<String, String>) -> BTreeMap<String, StoreSize> {
     let mut sizes: BTreeMap<String, StoreSize> = BTreeMap::new();
     for (field, number) in fields {
         let (Some((entity, what)), Ok(number)) = (field.rsplit_once(':'), number.parse()) else {

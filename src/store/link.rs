@@ -414,12 +414,15 @@ pub async fn name_wrong_type(
     cause
 }
 
-/// Where Redis says that a right is lacking, but not to which key, this names it.
-pub fn name_denied(cause: RedisError, key: &str) -> RedisError {
-    if cause.code() != Some("NOPERM") || cause.to_string().contains(key) {
+/// Redis says that a right to a key is lacking, but not to which of those of a script: this names them.
+pub fn name_denied(cause: RedisError, keys: &[&str]) -> RedisError {
+    if cause.code() != Some("NOPERM") || !cause.to_string().contains("to access") {
         return cause;
     }
-    let detail = format!("this user has no right to key {key}");
+    let detail = format!(
+        "this user has no right to one of the keys {}",
+        keys.join(", ")
+    );
     redis::make_extension_error("NOPERM".to_owned(), Some(detail))
 }
 

@@ -5,7 +5,6 @@
 //! from that holds up neither the one that is in force nor the next.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,9 +12,10 @@ use tokio::sync::watch;
 use super::core::{Core, Source};
 use super::handler::Handler;
 use super::settle::Settlers;
-use crate::fleet::{self, Identity, Outcome, WantedGroup};
+use crate::fleet::{self, Identity, WantedGroup};
+use crate::retry::RECONNECT;
 use crate::routing::{Config, SubscriberSettings};
-use crate::store::{Keys, Link, StoreError, refuses_key, retry_until};
+use crate::store::{Keys, Link, StoreError, refuses_key};
 
 /// The streams to read: those of our routes, and those on which a group of ours still owes
 /// something because routing.yaml named them once.
@@ -61,64 +61,75 @@ pub(super) async fn load_sources(
 pub(super) async fn reload<H: Handler>(
     core: Arc<Core<H>>,
     mut config: watch::Receiver<Arc<Config>>,
+    in_force: watch::Sender<Arc<Config>>,
     settings: watch::Sender<Arc<SubscriberSettings>>,
 ) {
     while config.changed().await.is_ok() {
         let new = config.borrow_and_update().clone();
+        if new.fingerprint() == in_force.borrow().fingerprint() {
+            continue; // the file has been put back
+        }
+        let (mut failures, mut told) = (0, None);
+        let prepared = loop {
+            let error = match core.prepare(&new).await {
+                Ok(prepared) => break Some(prepared),
+                Err(error) => error,
+            };
+            failures += 1;
+            if error.redis().is_some_and(refuses_key) {
+                fleet::refused_by_redis(&mut told, &error);
+            } else {
+                tracing::warn!(%error, failures, "cannot take the new routing.yaml over; trying again");
+            }
+            tokio::time::sleep(RECONNECT.delay(failures)).await;
+            if config.has_changed().unwrap_or(true) {
+                break None;
+            }
+        };
+        let Some((loaded, generation)) = prepared else {
+            continue; // there is another one
+        };
+        core.warn_of(&new);
+        tracing::info!(
+            generation,
+            streams = loaded.len(),
+            "the new routing.yaml is in force"
+        );
         core.tracer.set(new.routing.trace());
-        let me = &core.env.subscriber;
-        let mine = new.routing.served(me).cloned().map(Arc::new);
-        let wanted = fleet::wanted_groups(&new.routing, Some(me));
-        if wanted.is_empty() {
+        core.sources.send_replace(Arc::new(loaded));
+        if let Some(mine) = new.routing.served(&core.env.subscriber) {
+            settings.send_replace(Arc::new(mine.clone()));
+        }
+        fleet::in_force(&new, generation);
+        in_force.send_replace(new);
+    }
+}
+
+impl<H: Handler> Core<H> {
+    /// Makes in Redis what a configuration needs. Answers the streams to read, and its generation.
+    async fn prepare(&self, new: &Config) -> Result<(Vec<Arc<Source>>, u64), StoreError> {
+        let (link, keys) = (&self.link, &self.env.keys);
+        let wanted = fleet::wanted_groups(&new.routing, Some(&self.env.subscriber));
+        // A lost group is answered by the fetcher.
+        fleet::ensure_groups(link, keys, &wanted).await?;
+        let (me, settlers) = (&self.identity, &self.settlers);
+        let loaded = load_sources(link, keys, &wanted, self.lease, me, settlers).await?;
+        Ok((loaded, fleet::join(link, keys, new).await?.generation))
+    }
+
+    fn warn_of(&self, new: &Config) {
+        let me = &self.env.subscriber;
+        if new.routing.subscriber(me).is_none() {
             tracing::warn!(
                 "the new routing.yaml routes nothing to this subscriber: finishing what it still owes"
             );
         }
-        if let Some(mine) = &mine
-            && (mine.concurrency, mine.lease) != (core.concurrency, core.lease)
+        if let Some(mine) = new.routing.served(me)
+            && (mine.concurrency, mine.lease) != (self.concurrency, self.lease)
         {
             tracing::warn!(
                 "a changed concurrency or lease takes effect when this process is restarted"
             );
         }
-        let (link, keys) = (&core.link, &core.env.keys);
-        let told = AtomicBool::new(false);
-        let prepare = |_| async {
-            fleet::ensure_groups(link, keys, &wanted)
-                .await
-                .inspect_err(|error| refuse_once(&told, error))?;
-            let (me, settlers) = (&core.identity, &core.settlers);
-            let loaded = load_sources(link, keys, &wanted, core.lease, me, settlers).await?;
-            Ok((loaded, fleet::join(link, keys, &new).await?.generation))
-        };
-        let overtaken = || config.has_changed().unwrap_or(true);
-        let give_up = |_: &StoreError| core.stop.reading.is_cancelled() || overtaken();
-        match retry_until(None, give_up, prepare).await {
-            Ok((loaded, generation)) => {
-                tracing::info!(
-                    generation,
-                    streams = loaded.len(),
-                    "the new routing.yaml is in force"
-                );
-                core.sources.send_replace(Arc::new(loaded));
-                if let Some(mine) = mine {
-                    settings.send_replace(mine);
-                }
-                fleet::in_force(&new, generation);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the new routing.yaml did not take effect before the end, or before the next")
-            }
-        }
-    }
-}
-
-/// Tells what stands against a configuration; it is tried all the same until there is another.
-fn refuse_once(told: &AtomicBool, error: &StoreError) {
-    if error.redis().is_some_and(refuses_key) && !told.swap(true, Ordering::Relaxed) {
-        tracing::error!(
-            "REFUSED, the running configuration stays: {error}; once that is repaired it is taken"
-        );
-        fleet::reloaded(Outcome::Refused(error.to_string()));
     }
 }

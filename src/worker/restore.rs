@@ -222,13 +222,16 @@ async fn kept<T>(
     streams: &BTreeMap<String, T>,
 ) -> Result<HashSet<Uuid>, StoreError> {
     let of_field = |entry: &Entry| entry.fields.text(StreamField::ID)?.parse().ok();
-    // A letter of the router may be redriven meanwhile, which takes it back to the inbox.
-    let mut kept = ids_in(link, keys.dead(ROUTER), of_field).await?;
     let of_event = |entry: &Entry| {
         let event = entry.fields.get(StreamField::EVENT)?;
         Event::from_json(event).ok().map(|event| event.id())
     };
-    kept.extend(ids_in(link, keys.inbox(), of_event).await?);
+    let mut kept = HashSet::new();
+    // Twice: a letter of the router may be redriven meanwhile, which takes it back to the inbox.
+    for _ in 0..2 {
+        kept.extend(ids_in(link, keys.dead(ROUTER), of_field).await?);
+        kept.extend(ids_in(link, keys.inbox(), of_event).await?);
+    }
     let mut scheduled = redis::cmd("HKEYS");
     scheduled.arg(keys.scheduled_events());
     let scheduled: Vec<String> = link

@@ -2,6 +2,7 @@
 //! drain.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -77,6 +78,8 @@ pub struct WorkerOptions {
     pub redis: Redis,
     /// The configuration; a new value is a reload.
     pub config: watch::Receiver<Arc<Config>>,
+    /// Told which one is in force.
+    pub in_force: watch::Sender<Arc<Config>>,
     /// The subscriber's name in routing.yaml: [`Handler::SUBSCRIBER`], unless one handler serves
     /// several.
     pub subscriber: String,
@@ -99,6 +102,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let WorkerOptions {
         redis,
         mut config,
+        in_force,
         subscriber,
         rebuild,
         name,
@@ -210,7 +214,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
         link: link.clone(),
         identity: identity.clone(),
         dataset: membership.dataset.clone(),
-        config: config.clone(),
+        config: in_force.subscribe(),
         sources: watch::Sender::new(Arc::new(sources)),
         settings: settings_rx,
         lease: settings.lease,
@@ -242,7 +246,12 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     let mut reclaiming = tokio::spawn(reclaim::run(core.clone(), after_outage));
     let controlled = tokio_util::sync::CancellationToken::new();
     let mut controlling = tokio::spawn(breaker::run(core.clone(), requests, controlled.clone()));
-    let reloading = tokio::spawn(configuration::reload(core.clone(), config, settings_tx));
+    let reloading = tokio::spawn(configuration::reload(
+        core.clone(),
+        config,
+        in_force,
+        settings_tx,
+    ));
     tracing::info!(
         subscriber = group,
         consumer = identity.consumer(),
@@ -340,8 +349,13 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
 fn threads<H: Handler>(core: &Core<H>) -> Beat {
     let threads = core.runtime.metrics().num_workers();
     let in_turn = u32::try_from(1 + core.concurrency.div_ceil(threads)).unwrap_or(u32::MAX);
-    let settings = core.settings.clone();
-    let patience = move || PATIENCE + settings.borrow().timeout.saturating_mul(in_turn);
+    let (settings, longest) = (core.settings.clone(), AtomicU64::new(0));
+    let patience = move || {
+        // Handlers that began before a reload may take as long as they were given.
+        let now = settings.borrow().timeout.as_millis() as u64;
+        let longest = longest.fetch_max(now, Ordering::Relaxed).max(now);
+        PATIENCE + Duration::from_millis(longest).saturating_mul(in_turn)
+    };
     core.progress.as_patient_as("its threads", patience)
 }
 

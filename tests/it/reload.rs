@@ -262,7 +262,7 @@ fn with_stream(name: &str) -> String {
 fn a_file_that_a_key_of_redis_stands_against_holds_nothing_up() {
     let fleet = Fleet::new();
     fleet.write_schema("Late.Happened");
-    let _router = fleet.router("r");
+    let router = fleet.router("r");
     let _worker = fleet.worker("probe-service", "p");
     let goes_on = |events: usize| {
         fleet.publish(&[event(json!({}))]);
@@ -281,6 +281,16 @@ fn a_file_that_a_key_of_redis_stands_against_holds_nothing_up() {
     fleet.configure(&with_stream("late-events"));
     refused("router:r", "key late-events is a string, expected a stream");
     goes_on(2);
+    let records: Vec<String> = fleet.cli("HKEYS fleet");
+    let made = records.iter().any(|field| field.contains("late-service"));
+    assert!(!made, "nothing of it was made: {records:?}");
+    // Asked again, it says the same again.
+    let at = told(&fleet, "router:r", "reload_at");
+    router.signal("HUP");
+    eventually("it is asked", || {
+        (told(&fleet, "router:r", "reload_at") != at).then_some(())
+    });
+    refused("router:r", "late-events");
     // Who reads nothing there takes it.
     says(&fleet, "probe-service:p", "reload", "taken");
     fleet.configure(ROUTING);
@@ -288,8 +298,16 @@ fn a_file_that_a_key_of_redis_stands_against_holds_nothing_up() {
     goes_on(3);
     fleet.configure(&with_stream("late-events"));
     refused("router:r", "late-events");
+    // Others may publish by it already.
+    let early = typed("Late.Happened", json!({}));
+    fleet.publish(std::slice::from_ref(&early));
+    router.wait_for_log("only the configuration that was refused knows them");
     let _: u64 = fleet.cli("DEL late-events");
     says(&fleet, "router:r", "reload", "taken");
+    eventually("it is routed", || {
+        (named(&fleet, "late-events") == [(id(&early), "late-service".to_owned())]).then_some(())
+    });
+    assert!(fleet.dead("router").is_empty());
     goes_on(4);
 
     let _: () = fleet.cli("ACL SETUSER default resetkeys ~[^n]*");

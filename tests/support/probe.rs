@@ -276,6 +276,7 @@ pub fn run(subscriber: &str) -> ! {
         let stop = Stop::default();
         tokio::spawn(stop_on_signal(stop.reading.clone(), stop.now.clone()));
         let options = WorkerOptions {
+            in_force: reloader.in_force(),
             redis,
             config: reloader.subscribe(),
             subscriber: subscriber.to_owned(),

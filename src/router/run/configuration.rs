@@ -2,69 +2,80 @@
 //!
 //! Redis: the groups of the new configuration, and in `fleet` its generation, the configuration that is
 //! routed by and the dedupe windows in use.
-//! Guarantee: a configuration is in force only once its groups exist; one that a key of Redis stands
-//! against changes nothing, and routing goes on by the one before.
+//! Guarantee: a configuration is in force only once its groups exist. One that a key of Redis stands
+//! against changes nothing, routing goes on by the one before, and no event is refused for what only the new
+//! one knows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Router, UPKEEP, WINDOW_UPKEEP};
-use crate::fleet::{self, Membership, Outcome};
+use crate::fleet::{self, Membership};
+use crate::router::decide::{Verdict, examine, might_pass_with_newer_config};
 use crate::router::dedupe::Window;
 use crate::routing::Config;
-use crate::store::{StoreError, refuses_key};
+use crate::store::{Fence, Fields, StoreError, refuses_key};
 
-/// What stood against a configuration when it was last tried.
+/// How long events wait that only a refused configuration knows, before they are looked at again.
+const AWAITS_REPAIR: Duration = Duration::from_secs(5);
+
+/// A configuration that Redis stands against.
 pub(super) struct Refused {
-    fingerprint: String,
-    why: String,
-    at: Instant,
+    pub(super) config: Arc<Config>,
+    told: Option<String>,
+    tried: Instant,
 }
 
 impl Router {
-    /// Takes a new configuration over, if there is one. What stands against it is looked at again from time to
+    /// Takes a new configuration over, if there is one. One that Redis stands against is tried again from time to
     /// time. Answers whether another one is in force now.
     pub(super) async fn take_config(&mut self) -> Result<bool, StoreError> {
-        let refused = self.refused.as_ref();
-        if !self.config.has_changed().unwrap_or(false)
-            || refused.is_some_and(|refused| refused.at.elapsed() < UPKEEP)
-        {
+        if !self.config.has_changed().unwrap_or(false) {
             return Ok(false);
         }
         let new = self.config.borrow_and_update().clone();
-        match self.prepare(&new).await {
-            Ok((membership, window)) => {
-                tracing::info!(
-                    generation = membership.generation,
-                    "the new routing.yaml is in force"
-                );
-                self.membership.generation = membership.generation;
-                self.window = window;
-                self.tracer.set(new.routing.trace());
-                self.refused = None;
-                self.active = new;
-                fleet::in_force(&self.active, membership.generation);
-                self.in_force.send_replace(self.active.clone());
-                Ok(true)
-            }
-            Err(error) => {
-                self.config.mark_changed();
-                if !error.redis().is_some_and(refuses_key) {
+        let is_new = |refused: &Refused| refused.config.fingerprint() == new.fingerprint();
+        let mut refused = self.refused.take().filter(is_new);
+        if new.fingerprint() == self.active.fingerprint() {
+            return Ok(false); // the file has been put back
+        }
+        if refused.as_ref().is_none_or(|r| r.tried.elapsed() >= UPKEEP) {
+            match self.prepare(&new).await {
+                Ok((membership, window)) => {
+                    self.put_in_force(new, membership, window);
+                    return Ok(true);
+                }
+                Err(error) if error.redis().is_some_and(refuses_key) => {
+                    let mut told = refused.and_then(|refused| refused.told);
+                    fleet::refused_by_redis(&mut told, &error);
+                    let (config, tried) = (new, Instant::now());
+                    refused = Some(Refused {
+                        config,
+                        told,
+                        tried,
+                    });
+                }
+                Err(error) => {
+                    self.refused = refused;
+                    self.config.mark_changed();
                     return Err(error);
                 }
-                self.refuse(&new, error.to_string());
-                Ok(false)
             }
         }
+        self.refused = refused;
+        self.config.mark_changed();
+        Ok(false)
     }
 
     /// Makes in Redis what a configuration needs.
     async fn prepare(&self, new: &Config) -> Result<(Membership, Window), StoreError> {
-        if let Some(refused) = self.make_groups(new).await? {
-            return Err(refused);
-        }
+        self.beat.rest(); // there may be many groups; each exchange ends by its time-out
+        let wanted = fleet::wanted_groups(&new.routing, None);
+        let lost = fleet::ensure_groups(&self.link, &self.keys, &wanted).await;
         self.beat.touch();
+        super::announce_lost(&lost?);
         // The window that ends now matters until its marks have expired.
         self.join_window(&self.active).await?;
         let window = self.join_window(new).await?;
@@ -74,41 +85,15 @@ impl Router {
         Ok((joined, window))
     }
 
-    /// Tells once what stands against a configuration.
-    fn refuse(&mut self, new: &Config, why: String) {
-        let (fingerprint, at) = (new.fingerprint(), Instant::now());
-        let told = self.refused.as_ref();
-        if told.is_none_or(|told| (&told.fingerprint, &told.why) != (&fingerprint, &why)) {
-            tracing::error!(
-                "REFUSED, the running configuration stays: {why}; once that is repaired it is taken"
-            );
-            fleet::reloaded(Outcome::Refused(why.clone()));
-        }
-        self.refused = Some(Refused {
-            fingerprint,
-            why,
-            at,
-        });
-    }
-
-    /// Makes the groups of a configuration that are not there, and says which were lost. Answers the first that
-    /// its key alone stands against; the others are made all the same.
-    pub(super) async fn make_groups(
-        &self,
-        config: &Config,
-    ) -> Result<Option<StoreError>, StoreError> {
-        let mut refused = None;
-        for group in fleet::wanted_groups(&config.routing, None) {
-            self.beat.touch();
-            match fleet::ensure_groups(&self.link, &self.keys, &[group]).await {
-                Ok(lost) => super::announce_lost(&lost),
-                Err(error) if error.redis().is_some_and(refuses_key) => {
-                    refused = refused.or(Some(error));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(refused)
+    fn put_in_force(&mut self, new: Arc<Config>, membership: Membership, window: Window) {
+        let generation = membership.generation;
+        tracing::info!(generation, "the new routing.yaml is in force");
+        self.membership.generation = generation;
+        self.window = window;
+        self.tracer.set(new.routing.trace());
+        self.active = new;
+        fleet::in_force(&self.active, generation);
+        self.in_force.send_replace(self.active.clone());
     }
 
     /// Registers the dedupe window anew from time to time.
@@ -140,5 +125,36 @@ impl Router {
         self.reread = Some((newest, Instant::now()));
         (self.read_again)();
         self.take_config().await
+    }
+
+    /// Sets aside, until what stands against the refused configuration is repaired, what only that one admits: it is
+    /// valid, and others of the fleet may work and publish by it. Answers what is left.
+    pub(super) async fn set_aside_what_awaits_repair(
+        &self,
+        entries: Vec<(Fence, Fields)>,
+        verdicts: Vec<Verdict>,
+    ) -> Result<(Vec<(Fence, Fields)>, Vec<Verdict>), StoreError> {
+        let Some(refused) = &self.refused else {
+            return Ok((entries, verdicts));
+        };
+        let (mut left, mut aside) = ((Vec::new(), Vec::new()), Vec::new());
+        for ((fence, fields), verdict) in entries.into_iter().zip(verdicts) {
+            if might_pass_with_newer_config(&verdict)
+                && !might_pass_with_newer_config(&examine(&fields, &refused.config))
+            {
+                aside.push(fence);
+            } else {
+                left.0.push((fence, fields));
+                left.1.push(verdict);
+            }
+        }
+        if !aside.is_empty() {
+            tracing::warn!(
+                events = aside.len(),
+                "these wait in the inbox: only the configuration that was refused knows them"
+            );
+            self.dispatch.set_aside(aside, AWAITS_REPAIR).await?;
+        }
+        Ok(left)
     }
 }

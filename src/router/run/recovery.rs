@@ -11,7 +11,8 @@ use crate::failpoint::failpoint;
 use crate::fleet;
 use crate::router::LEASE;
 use crate::router::batch::bytes_of;
-use crate::store::{Scope, StoreError};
+use crate::routing::Config;
+use crate::store::{Scope, StoreError, refuses_key};
 
 impl Router {
     /// After a fault: what this router holds is older than anything unread, so it comes first.
@@ -19,7 +20,7 @@ impl Router {
     pub(super) async fn recover(&mut self) -> Result<(), StoreError> {
         // Redis may have gone back to before a group was made: nothing is routed to who has none.
         if let Some(error) = self.make_groups(&self.active).await? {
-            tracing::error!(%error, "HALTED for one stream, the others go on: repair or rename the key, or grant the right");
+            tracing::error!(%error, "HALTED for this stream, or for more: repair or rename the key, or grant the right");
         }
         let (inbox, limit) = (self.inbox.clone(), self.count.get());
         loop {
@@ -75,5 +76,25 @@ impl Router {
         self.route(entries, None).await?;
         self.finish_sending(0).await?;
         Ok(found)
+    }
+
+    /// Makes the groups of a configuration that are not there, and says which were lost. Answers the first that
+    /// its key alone stands against; the others are made all the same.
+    pub(super) async fn make_groups(
+        &self,
+        config: &Config,
+    ) -> Result<Option<StoreError>, StoreError> {
+        let mut refused = None;
+        for group in fleet::wanted_groups(&config.routing, None) {
+            self.beat.touch();
+            match fleet::ensure_groups(&self.link, &self.keys, &[group]).await {
+                Ok(lost) => super::announce_lost(&lost),
+                Err(error) if error.redis().is_some_and(refuses_key) => {
+                    refused = refused.or(Some(error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(refused)
     }
 }

@@ -2,12 +2,16 @@
 -- operator may say where it goes on (at 0 it would repeat everything, at $ it would lose).
 -- KEYS: fleet, stream, attempts
 -- ARGV: group, field of the group in fleet, start ID, lease (ms), mode: 'ensure', 'recreate' (it
---       even if it was lost) or 'look' (create nothing)
--- Answers CREATED, EXISTS, LOST, or RETIRED (only to a look: fleet does not know it).
+--       even if it was lost), 'look' (create nothing) or 'check' (the same, and whether it could be created)
+-- Answers CREATED, EXISTS, LOST, or RETIRED (only to a look or a check: fleet does not know it).
 must_be(KEYS[1], 'hash')
 must_be(KEYS[2], 'stream')
 local recreate = ARGV[5] == 'recreate'
 if recreate then must_be_able(KEYS[3], 'DEL') end
+if ARGV[5] ~= 'look' then
+  must_be_able_to(KEYS[2], 'XGROUP', 'CREATE')
+  must_be_able(KEYS[1], 'HSET')
+end
 local exists, last, added = false, '0-0', 0
 if redis.call('EXISTS', KEYS[2]) == 1 then
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[2])) do
@@ -21,7 +25,7 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
 end
 local known = redis.call('HGET', KEYS[1], ARGV[2])
 if known and not exists and not recreate then return 'LOST' end
-if ARGV[5] == 'look' then return known and 'EXISTS' or 'RETIRED' end
+if ARGV[5] == 'look' or ARGV[5] == 'check' then return known and 'EXISTS' or 'RETIRED' end
 if not exists then
   -- Told how many entries came before, Redis knows the lag of a group that starts at the end.
   local read = ARGV[3] == '$' and added or ARGV[3] == '0' and 0 or -1

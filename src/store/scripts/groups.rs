@@ -58,6 +58,8 @@ pub enum Ensure {
     Recreate,
     /// Nothing: only look.
     Look,
+    /// Nothing: only look whether anything stands against creating it.
+    Check,
 }
 
 /// Looks for a group, and creates it where `how` allows.
@@ -81,6 +83,7 @@ pub async fn ensure_group(
         Ensure::Create => "ensure",
         Ensure::Recreate => "recreate",
         Ensure::Look => "look",
+        Ensure::Check => "check",
     });
     let answer: String = call.invoke_async(connection).await?;
     Ok(match answer.as_str() {

@@ -4,7 +4,7 @@
 //! What can be refused is refused here, before Redis sees anything: a key whose effects
 //! disagree about its type, numbers that are not finite, too much of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::store::Asked;
 use crate::text::bounded;
@@ -99,7 +99,27 @@ pub(crate) struct Effects {
     effects: Vec<(String, Vec<Vec<u8>>)>,
     follow_ups: Vec<Vec<u8>>,
     appended: HashMap<String, (u64, u64)>,
+    /// Few append: boxed, it costs the others little.
+    stored: Option<Box<Counted>>,
     bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    /// Where it is counted.
+    sizes: String,
+    /// By kind of entity: one of the histories, and what is appended in all.
+    entities: BTreeMap<String, (String, Stored)>,
+}
+
+/// What is appended to the event store.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stored {
+    /// Histories that begin.
+    pub(crate) entities: u64,
+    pub(crate) events: u64,
+    /// Of types and data.
+    pub(crate) bytes: u64,
 }
 
 impl Effects {
@@ -239,16 +259,40 @@ impl Effects {
         Ok(())
     }
 
+    /// Keeps count of what the event store takes, in the step that writes it: to look through all histories for
+    /// that would take longer the more there are. `sizes` is where it is counted, `key` the history.
+    pub(crate) fn count_stored(&mut self, sizes: &str, entity: &str, key: &str, more: Stored) {
+        let counted = self.stored.get_or_insert_default();
+        counted.sizes = sizes.to_owned();
+        let entity = counted.entities.entry(entity.to_owned());
+        let (_, stored) = entity.or_insert_with(|| (key.to_owned(), Stored::default()));
+        stored.entities += more.entities;
+        stored.events += more.events;
+        stored.bytes += more.bytes;
+    }
+
     /// For the commit script; `hops` is how far follow-ups are from the event that began the chain.
     pub(crate) fn encode(self, hops: u32) -> Asked {
+        let counted = self.stored.map(|counted| *counted).unwrap_or_default();
         let mut asked = Asked {
             conditions: self.conditions.len(),
-            effects: self.effects.len(),
+            effects: self.effects.len() + counted.entities.len(),
             follow_ups: self.follow_ups.len(),
             appends: !self.appended.is_empty(),
             ..Asked::default()
         };
-        for (key, values) in self.conditions.into_iter().chain(self.effects) {
+        let Counted { sizes, entities } = counted;
+        let counts = entities.into_iter().map(|(entity, (key, more))| {
+            let numbers = [more.entities, more.events, more.bytes].map(|n| n.to_string());
+            let args = [
+                vec!["COUNT 5".into(), sizes.clone(), entity],
+                numbers.into(),
+            ]
+            .concat();
+            (key, args.into_iter().map(Vec::from).collect())
+        });
+        let effects = self.effects.into_iter().chain(counts);
+        for (key, values) in self.conditions.into_iter().chain(effects) {
             asked.keys.push(key);
             asked.values.extend(values);
         }

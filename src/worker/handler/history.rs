@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::Context;
-use super::effects::{EffectError, quoted};
+use super::effects::{EffectError, Stored, quoted};
 use crate::error::HandlerError;
 use crate::fleet::figures::LOADS;
 use crate::metrics;
@@ -158,7 +158,12 @@ impl Context {
         let key = self.entity_key(entity, id)?;
         let at = self.event.timestamp().to_string();
         let cause = self.event.id().to_string();
-        self.count_stored(entity, expected_version, events)?;
+        let bytes = events.iter().map(|e| e.event_type.len() + e.data.len());
+        let stored = Stored {
+            entities: u64::from(expected_version == 0),
+            events: events.len() as u64,
+            bytes: bytes.sum::<usize>() as u64,
+        };
         let events = events
             .iter()
             .map(|event| {
@@ -174,28 +179,9 @@ impl Context {
                     .collect()
             })
             .collect();
-        self.effects.append(&key, expected_version, events)
-    }
-
-    /// Keeps count of what the event store takes, in the step that writes it: to look through all histories for
-    /// that would take longer the more there are.
-    fn count_stored(
-        &mut self,
-        entity: &str,
-        expected_version: u64,
-        events: &[NewEvent],
-    ) -> Result<(), EffectError> {
-        let bytes = events.iter().map(|e| e.event_type.len() + e.data.len());
-        let more = [
-            ("entities", usize::from(expected_version == 0)),
-            ("events", events.len()),
-            ("bytes", bytes.sum()),
-        ];
-        let key = self.env.keys.entities();
-        for (what, by) in more.into_iter().filter(|(_, by)| *by > 0) {
-            let args = vec![format!("{entity}:{what}").into(), by.to_string().into()];
-            self.effects.effect("HINCRBY", &key, Some("hash"), args)?;
-        }
+        self.effects.append(&key, expected_version, events)?;
+        let sizes = self.env.keys.entities();
+        self.effects.count_stored(&sizes, entity, &key, stored);
         Ok(())
     }
 

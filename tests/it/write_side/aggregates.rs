@@ -81,3 +81,35 @@ async fn several_appends_of_one_command_follow_each_other() {
     let version: u64 = fleet.cli("HGET snapshot:Account:7 version");
     assert_eq!(version, 8);
 }
+
+/// What is appended is counted with it; what stands against the count does not stand against the events.
+#[tokio::test]
+async fn what_is_appended_is_counted() {
+    let fleet = Fleet::new();
+    let commands = commands(&fleet).await;
+    let open = async |id: &'static str, bookings: i64| {
+        let done = commands.execute(command(), async move |cx| {
+            let mut read = cx.aggregate::<Account>(id).await?;
+            for amount in 1..=bookings {
+                cx.append_to(id, &mut read, &[Booked::Booked { amount }])?;
+            }
+            Ok(())
+        });
+        done.await.unwrap().unwrap();
+    };
+    open("7", 2).await;
+    open("8", 3).await;
+    open("7", 1).await;
+    let counted = |what: &str| fleet.cli::<Option<u64>>(&format!("HGET entities Account:{what}"));
+    assert_eq!((counted("entities"), counted("events")), (Some(2), Some(6)));
+    let bytes = counted("bytes").unwrap();
+    assert!(bytes >= 6 * "Booked{\"amount\":1}".len() as u64, "{bytes}");
+    fleet.cli::<u64>("HSET entities Account:events many");
+    open("9", 1).await;
+    assert_eq!(counted("entities"), Some(3));
+    fleet.cli::<u64>("DEL entities");
+    fleet.cli::<()>("SET entities another");
+    open("9", 1).await;
+    assert_eq!(fleet.cli::<u64>("XLEN es:Account:9"), 2);
+    fleet.ask(&["status"]).ok();
+}
