@@ -61,6 +61,9 @@ struct ShowArgs {
     entity: String,
     /// Which one.
     id: String,
+    /// Show also what `redact` in routing.yaml hides.
+    #[arg(long)]
+    unredacted: bool,
     /// How to answer.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -205,13 +208,19 @@ struct Told<'a> {
 
 async fn show(args: ShowArgs, saga: bool) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
-    let events = history(&session.link, &session.keys, &args.entity, &args.id).await?;
+    let mut events = history(&session.link, &session.keys, &args.entity, &args.id).await?;
     if events.is_empty() {
         return Err(CommandError::Refused(format!(
             "there is no {} {}: see streamfleet entity list {0}",
             escape(&args.entity),
             escape(&args.id)
         )));
+    }
+    let redact = session.config.routing.redact();
+    for event in events.iter_mut().filter(|_| !args.unredacted) {
+        if let Some(shown) = redact.stored(&args.entity, &event.data) {
+            event.data = RawValue::from_string(shown)?;
+        }
     }
     let open = match saga {
         true => open_sagas(&session.link, &session.keys, Some(&args.entity)).await?,
