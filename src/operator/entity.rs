@@ -122,6 +122,10 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
     let found = entities(&session.link, &session.keys, args.entity.as_deref()).await?;
     let text = match (args.output, &args.entity) {
+        (Output::Table, Some(kind)) if found.is_empty() => {
+            format!("no entities of the kind {}\n", escape(kind))
+        }
+        (Output::Table, None) if found.is_empty() => "no entities\n".to_owned(),
         (Output::Table, Some(_)) => {
             let mut rows = table(&["ENTITY", "ID", ">EVENTS", ">BYTES"]);
             for one in &found {
@@ -156,6 +160,13 @@ async fn show_use(args: UseArgs) -> Result<Exit, CommandError> {
     let found = store_use(&session.link, &session.keys).await?;
     if args.output != Output::Table {
         answer(args.output, "event-store-use", &found)?;
+        return Ok(Exit::Clean);
+    }
+    if found.is_empty() {
+        writeln!(
+            stdout(),
+            "no live worker has asked the event store for anything"
+        )?;
         return Ok(Exit::Clean);
     }
     let header = [
@@ -278,6 +289,13 @@ async fn list_sagas(args: SagaListArgs) -> Result<Exit, CommandError> {
     let open = open_sagas(&session.link, &session.keys, args.saga.as_deref()).await?;
     if args.output != Output::Table {
         answer(args.output, "sagas", &open)?;
+        return Ok(Exit::Clean);
+    }
+    if open.is_empty() {
+        let of = args
+            .saga
+            .map(|saga| format!(" of the kind {}", escape(&saga)));
+        writeln!(stdout(), "no sagas{} are under way", of.unwrap_or_default())?;
         return Ok(Exit::Clean);
     }
     let now = Timestamp::now();

@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", value_parser = super::filter::moment)]
     since: Option<Timestamp>,
     /// End after so many events.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::at_least_one::<NonZeroU64>)]
     count: Option<NonZeroU64>,
     /// Show the data of events as well. They may hold what is nobody's business.
     #[arg(long)]
