@@ -13,7 +13,8 @@ use std::{
 };
 
 use clap::Parser;
-use streamfleet::process::args::RedisArgs;
+use streamfleet::process::args::{RedisArgs, parse};
+use streamfleet::process::core_dump;
 use streamfleet::publisher::Publisher;
 
 #[path = "import_retail/data.rs"]
@@ -47,7 +48,8 @@ struct Args {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = parse();
+    core_dump::forbid();
     let file = args.file.display().to_string();
     match run(&args).await {
         Ok(summary) => {

@@ -27,6 +27,7 @@ use std::{fmt::Display, io::Write, net::SocketAddr, path::PathBuf, process::Exit
 
 use clap::Parser;
 use rust_decimal::Decimal;
+use streamfleet::process::core_dump;
 use tokio::net::TcpListener;
 
 #[path = "sandbox_gateway/book.rs"]
@@ -66,6 +67,7 @@ struct Args {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
+    core_dump::forbid();
     let rules = Rules {
         outage: false,
         decline_above: args.decline_above,

@@ -10,7 +10,6 @@
 //!
 //! A command that does not fit what is there is refused with a reason, and exits with 1.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -19,8 +18,8 @@ use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 use streamfleet::HandlerError;
 use streamfleet::commands::{Command as Given, CommandError, Commands};
-use streamfleet::process::args::RedisArgs;
-use streamfleet::routing::Config;
+use streamfleet::process::args::{ConfigArgs, RedisArgs, parse};
+use streamfleet::process::core_dump;
 use uuid::Uuid;
 
 #[path = "../workers/user/account.rs"]
@@ -54,9 +53,8 @@ use orders::{Address, Item, NewOrder};
 struct Args {
     #[command(flatten)]
     redis: RedisArgs,
-    /// The shop's routing.yaml.
-    #[arg(long, env = "STREAMFLEET_CONFIG", default_value = "routing.yaml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     #[command(subcommand)]
     command: Asked,
 }
@@ -160,7 +158,7 @@ impl Line {
 }
 
 async fn run(args: Args) -> Result<String, Box<dyn std::error::Error>> {
-    let config = Arc::new(Config::load(&args.config)?);
+    let config = Arc::new(args.config.load()?);
     // The view of an order is order-service's, whoever changes the order.
     let commands = Commands::connect(args.redis.access(), config.clone(), "order-service").await?;
     let (order_id, command) = match args.command {
@@ -259,7 +257,8 @@ async fn receive(commands: &Commands, sku_id: i64, quantity: i64) -> Result<(), 
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = parse();
+    core_dump::forbid();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

@@ -66,7 +66,7 @@ impl Filter {
 
     /// The range of entry IDs: a letter's ID is when it died. Empty if none can fit.
     fn range(&self) -> Option<(EntryId, EntryId)> {
-        let at = |time: Timestamp| u64::try_from(time.as_millisecond()).unwrap_or(0);
+        let at = crate::time::to_ms;
         let from = EntryId {
             ms: self.since.map_or(0, at),
             seq: 0,

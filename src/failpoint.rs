@@ -69,7 +69,8 @@ pub(crate) fn pass(point: &'static str) {
 
     type Armed = (String, AtomicU64, Action);
     static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
-        let setting = std::env::var("STREAMFLEET_FAILPOINT").ok()?;
+        let setting = crate::environment::variable("STREAMFLEET_FAILPOINT")?;
+        let setting = setting.to_string_lossy();
         let armed = parse(&setting);
         assert!(
             armed.is_some(),

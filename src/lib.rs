@@ -122,7 +122,7 @@
 //!
 //! | layer | modules | knows Redis? |
 //! |---|---|---|
-//! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], [`progress`], [`secret`], `failpoint`, `metrics`, `text` | no |
+//! | 0, pure | [`event`], [`event_type`], [`json`], [`money`], [`retry`], [`error`], [`progress`], [`environment`], [`secret`], `failpoint`, `metrics`, `text`, `time` | no |
 //! | 1a, configuration | [`schemas`], [`routing`], [`admission`] | no |
 //! | 1b, Redis | [`store`]: keys, connections, entries, one Lua script per state change | yes, it alone |
 //! | 2, roles | [`fleet`], [`router`], [`worker`], [`letter`], [`dead`], [`scheduled`], [`audit`], [`rebuild`], [`trace`], [`publisher`], [`commands`], [`entities`], [`status`] | through 1b |
@@ -134,6 +134,7 @@ pub mod audit;
 pub mod commands;
 pub mod dead;
 pub mod entities;
+pub mod environment;
 pub mod error;
 pub mod event;
 pub mod event_type;
@@ -160,6 +161,7 @@ pub mod secret;
 pub mod status;
 pub mod store;
 mod text;
+mod time;
 pub mod trace;
 pub mod worker;
 

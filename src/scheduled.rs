@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::store::{self, Due, Keys, Link, StoreError};
+use crate::time;
 
 /// Events read at a time: each can have the largest size.
 const PAGE: usize = 32;
@@ -93,12 +94,9 @@ fn read((due, due_ms): (Due, u64)) -> Option<ScheduledEvent> {
     }
     let (hops, event) = due.kept?;
     let typed: Option<Typed> = serde_json::from_slice(&event).ok();
-    let at = i64::try_from(due_ms).ok();
     Some(ScheduledEvent {
         id: String::from_utf8_lossy(&due.id).into_owned(),
-        due: at
-            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-            .unwrap_or(Timestamp::MAX),
+        due: time::from_ms(due_ms).unwrap_or(Timestamp::MAX),
         event_type: typed.map(|typed| typed.event_type),
         hops,
         event,

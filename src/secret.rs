@@ -6,6 +6,8 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use crate::environment;
+
 /// More than any password has: a file that is larger is not the one that was meant.
 const MOST_BYTES: u64 = 8 * 1024;
 
@@ -85,13 +87,16 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Where systemd puts what `LoadCredential=` names.
+pub(crate) const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
 /// The file of a secret: the one that the variable names; else the credential of that name, if
-/// systemd passes it on (`LoadCredential=`). A variable that is set and empty says that there is none.
+/// systemd passes it on.
 pub fn file(variable: Option<OsString>, credential: &str) -> Option<PathBuf> {
-    match variable {
-        Some(path) => Some(path.into()).filter(|path: &PathBuf| !path.as_os_str().is_empty()),
+    match variable.filter(|path| !path.is_empty()) {
+        Some(path) => Some(path.into()),
         None => {
-            let folder = std::env::var_os("CREDENTIALS_DIRECTORY")?;
+            let folder = environment::variable(CREDENTIALS)?;
             let file = Path::new(&folder).join(credential);
             file.exists().then_some(file)
         }
@@ -135,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_empty_variable_names_no_file() {
-        assert_eq!(file(Some("".into()), "redis-password"), None);
+        assert_eq!(file(Some("".into()), "no-such-credential"), None);
         let named = file(Some("/x".into()), "redis-password");
         assert_eq!(named, Some("/x".into()));
     }

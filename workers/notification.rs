@@ -23,12 +23,12 @@
 //! by SMTP it is rejected, to be redriven when the user is known, and a file is addressed to
 //! `user-<id>@unknown.invalid`, which no server delivers and anyone finds with grep.
 
-use std::{collections::BTreeMap, env, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use lettre::{Address, message::Mailbox};
 use rust_decimal::Decimal;
 use serde::Deserialize;
-use streamfleet::{Context, Event, Handler, HandlerError};
+use streamfleet::{Context, Event, Handler, HandlerError, environment};
 
 #[path = "notification/mail.rs"]
 mod mail;
@@ -78,11 +78,12 @@ impl Notification {
     fn from_env() -> Result<Self, SetupError> {
         let way = match variable("STREAMFLEET_SMTP")? {
             Some(server) => {
-                let password_file = env::var_os("STREAMFLEET_SMTP_PASSWORD_FILE");
+                let password_file = environment::variable("STREAMFLEET_SMTP_PASSWORD_FILE");
                 Way::Server(Smtp::new(&server, password_file)?)
             }
             None => {
-                let folder = env::var_os("STREAMFLEET_OUTBOX").unwrap_or_else(|| "outbox".into());
+                let folder =
+                    environment::variable("STREAMFLEET_OUTBOX").unwrap_or_else(|| "outbox".into());
                 Way::Folder(Outbox::open(PathBuf::from(folder))?)
             }
         };
@@ -269,13 +270,12 @@ fn known_user(fields: &BTreeMap<String, Vec<u8>>) -> Option<Mailbox> {
     ))
 }
 
-/// A variable of the environment; an empty one counts as unset.
+/// A variable of the environment as text.
 fn variable(name: &'static str) -> Result<Option<String>, SetupError> {
-    match env::var(name) {
-        Ok(value) if !value.is_empty() => Ok(Some(value)),
-        Ok(_) | Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => Err(SetupError::NotUnicode { name }),
-    }
+    let value = environment::variable(name).map(|value| value.into_string());
+    value
+        .transpose()
+        .map_err(|_| SetupError::NotUnicode { name })
 }
 
 fn mailbox(name: &'static str, value: String) -> Result<Mailbox, SetupError> {

@@ -17,9 +17,10 @@
 //! tried again once (their cause may be a moment behind), then rejected. (This needs `max_attempts`
 //! of 2 or more.)
 
-use std::{env, process::ExitCode};
+use std::process::ExitCode;
 
 use jiff::SignedDuration;
+use streamfleet::environment::variable;
 use streamfleet::{Context, Event, Handler, HandlerError};
 
 #[path = "order/flow.rs"]
@@ -52,28 +53,21 @@ struct BadPatience {
 impl Orders {
     /// Reads `STREAMFLEET_ORDER_PATIENCE`.
     fn from_env() -> Result<Self, BadPatience> {
-        let patience = match env::var("STREAMFLEET_ORDER_PATIENCE") {
-            Err(env::VarError::NotPresent) => PATIENCE,
-            Ok(value) if value.is_empty() => PATIENCE,
-            Err(env::VarError::NotUnicode(value)) => {
-                return Err(BadPatience {
-                    value: value.to_string_lossy().into_owned(),
-                    cause: "it is not UTF-8".to_owned(),
-                });
-            }
-            Ok(value) => {
-                let bad = |cause: String| BadPatience {
-                    value: value.clone(),
-                    cause,
-                };
-                let patience: SignedDuration =
-                    value.parse().map_err(|e: jiff::Error| bad(e.to_string()))?;
-                if !(SignedDuration::from_secs(1)..=LONGEST).contains(&patience) {
-                    return Err(bad("it must be from a second to a year".to_owned()));
-                }
-                patience
-            }
+        let Some(value) = variable("STREAMFLEET_ORDER_PATIENCE") else {
+            let policy = Policy { patience: PATIENCE };
+            return Ok(Self { policy });
         };
+        let bad = |cause: String| BadPatience {
+            value: value.to_string_lossy().into_owned(),
+            cause,
+        };
+        let text = value
+            .to_str()
+            .ok_or_else(|| bad("it is not UTF-8".to_owned()))?;
+        let patience: SignedDuration = text.parse().map_err(|e: jiff::Error| bad(e.to_string()))?;
+        if !(SignedDuration::from_secs(1)..=LONGEST).contains(&patience) {
+            return Err(bad("it must be from a second to a year".to_owned()));
+        }
         Ok(Self {
             policy: Policy { patience },
         })

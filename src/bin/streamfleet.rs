@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 #[global_allocator]
 static ALLOCATOR: streamfleet::Allocator = streamfleet::Allocator;
 
 fn main() -> ExitCode {
-    streamfleet::operator::main(streamfleet::operator::Cli::parse())
+    streamfleet::operator::main(streamfleet::process::args::parse())
 }

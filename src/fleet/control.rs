@@ -1,7 +1,7 @@
 //! What stops all workers of one subscriber: a pause, which an operator ends, and the circuit
 //! breaker, which they open and close themselves.
 //!
-//! Redis: `control:<subscriber>`; the moments in it are those of the server's clock.
+//! Redis: `control:<subscriber>`; the from_mss in it are those of the server's clock.
 //! Guarantee: it outlives the processes. Workers learn of a change within [`POLL`]; they finish what
 //! they hold, and what they have not read stays where it is.
 
@@ -12,13 +12,14 @@ use serde::Serialize;
 
 use crate::store::{self, Keys, Link, StoreError};
 use crate::text::bounded;
+use crate::time::from_ms;
 
 /// How often a worker looks whether something changed.
 pub const POLL: Duration = Duration::from_millis(500);
 /// Bytes that are kept of who and why.
 pub(crate) const MAX_TEXT: usize = 500;
 
-/// Whether the workers of a subscriber may read, at one moment.
+/// Whether the workers of a subscriber may read, at one from_ms.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Control {
     /// Not, because it is paused.
@@ -79,7 +80,7 @@ impl Control {
         "why",
     ];
 
-    /// Reads the answer of [`FIELDS`](Self::FIELDS), as it is at that moment of the server's clock.
+    /// Reads the answer of [`FIELDS`](Self::FIELDS), as it is at that from_ms of the server's clock.
     pub(crate) fn read(now_ms: u64, fields: [Option<String>; 8]) -> Self {
         let [
             paused_until,
@@ -94,9 +95,9 @@ impl Control {
         let ms = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
         let paused = paused_until.and_then(|text| {
             let until = text.parse::<u64>().ok();
-            // What is no moment has no end: who made it so is to end it.
+            // What is no from_ms has no end: who made it so is to end it.
             until.is_none_or(|until| until > now_ms).then(|| Pause {
-                until: until.and_then(moment),
+                until: until.and_then(from_ms),
                 by: by.unwrap_or_default(),
                 why: paused_why.unwrap_or_default(),
             })
@@ -113,8 +114,8 @@ impl Control {
                 true => BreakerState::Open,
                 false => BreakerState::HalfOpen,
             },
-            since: moment(since),
-            until: moment(until),
+            since: from_ms(since),
+            until: from_ms(until),
             opened: opened.and_then(|n| n.parse().ok()).unwrap_or(1),
             why: why.unwrap_or_default(),
         };
@@ -122,11 +123,7 @@ impl Control {
     }
 }
 
-fn moment(ms: u64) -> Option<Timestamp> {
-    Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()
-}
-
-/// Pauses a subscriber until that moment of the server's clock, or until it is resumed; a pause
+/// Pauses a subscriber until that from_ms of the server's clock, or until it is resumed; a pause
 /// that was there is replaced.
 ///
 /// # Errors
@@ -180,12 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_ends_at_its_moment_or_when_it_is_resumed() {
+    fn a_pause_ends_at_its_from_ms_or_when_it_is_resumed() {
         let at = |now, until| read(now, [until, "me", "why", "", "", "", "", ""]).paused;
         assert_eq!(at(1_000, "1000"), None);
         let pause = at(999, "1000").unwrap();
         assert_eq!((pause.by.as_str(), pause.why.as_str()), ("me", "why"));
-        assert_eq!(pause.until, moment(1_000));
+        assert_eq!(pause.until, from_ms(1_000));
         assert_eq!(at(u64::MAX, "resumed").unwrap().until, None);
         assert_eq!(read(0, [""; 8]), Control::default());
     }
@@ -204,6 +201,6 @@ mod tests {
         }
         let breaker = at(500, "open");
         assert_eq!((breaker.opened, breaker.why.as_str()), (2, "down"));
-        assert_eq!((breaker.since, breaker.until), (moment(500), moment(900)));
+        assert_eq!((breaker.since, breaker.until), (from_ms(500), from_ms(900)));
     }
 }

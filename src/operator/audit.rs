@@ -26,7 +26,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
     /// How many at most.
-    #[arg(long, value_name = "N", default_value = "50")]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = super::at_least_one::<NonZeroU32>)]
     limit: NonZeroU32,
     /// How to answer.
     #[arg(long, value_enum, default_value_t)]

@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, CommandError> {
         writeln!(stdout(), "{schema}")?;
         return Ok(Exit::Clean);
     }
-    let (config, problems) = match Config::load(&args.file.config) {
+    let (config, problems) = match args.file.load() {
         Ok(config) => {
             let warnings = config.warnings.clone();
             (Some(config), warnings)
@@ -76,7 +76,7 @@ fn summary(file: &ConfigArgs, config: Option<&Config>, problems: &[Problem]) -> 
         0 => String::new(),
         n => format!(", {}", count(n, "warning")),
     };
-    let file = file.config.display();
+    let file = file.path.display();
     match config {
         None => format!("{file}: {}{warnings}", count(of(Severity::Error), "error")),
         Some(config) => {

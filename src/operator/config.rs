@@ -94,7 +94,7 @@ impl<'a> Values<'a> {
 
 pub(super) fn run(args: &Args) -> Result<Exit, CommandError> {
     let Command::Explain(args) = &args.command;
-    let config = Config::load(&args.file.config)?;
+    let config = args.file.load()?;
     let explanation = routing::explain(&config, &args.event_type)?;
     match args.output {
         Output::Table => {

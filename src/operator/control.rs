@@ -13,6 +13,7 @@ use crate::fleet::{self, ROUTER};
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
 use crate::store;
+use crate::time;
 
 /// Pause a subscriber: within a second its workers read nothing new and try nothing again. They
 /// finish what they hold; events stay where they are. It outlives restarts of the workers.
@@ -99,7 +100,7 @@ async fn end_of(session: &Session, how_long: Duration) -> Result<Timestamp, Comm
         .run(|mut c| async move { store::time(&mut c).await })
         .await?;
     let until = now.checked_add(how_long).map(|at| at.as_millis());
-    let until = until.and_then(|ms| Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok());
+    let until = until.and_then(|ms| time::from_ms(ms.try_into().ok()?));
     match until {
         Some(until) if !how_long.is_zero() => Ok(until),
         _ => Err(CommandError::Refused(

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::CommandError;
 use super::child::{self, Child, Listener, Spec};
-use super::server::Server;
+use super::server::{REDIS_SERVER, Server};
 use super::stand_in::{self, StandIn};
 use super::text::{Paint, count};
-use crate::process::args::{ConfigArgs, RedisArgs};
+use crate::process::args::{CONFIG, ConfigArgs, RedisArgs, URL};
 use crate::process::exit::Exit;
 use crate::process::interrupted;
 use crate::routing::Config;
@@ -49,7 +49,7 @@ pub(super) struct Args {
     #[arg(
         long,
         value_name = "PROGRAM",
-        env = "STREAMFLEET_REDIS_SERVER",
+        env = REDIS_SERVER,
         default_value = "redis-server"
     )]
     redis_server: PathBuf,
@@ -66,8 +66,8 @@ fn port(text: &str) -> Result<u16, String> {
 pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     let stop = interrupted();
     tokio::pin!(stop);
-    let config = Config::load(&args.file.config)?;
-    let path = absolute(&args.file.config)?;
+    let config = args.file.load()?;
+    let path = absolute(&args.file.path)?;
     let programs = programs(&config)?;
     let needed = stand_in::needed(&programs);
     fs::create_dir_all(&args.dir).map_err(|cause| file_error(&args.dir, cause))?;
@@ -109,7 +109,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
         let mut spec = Spec::new(program, label(n + 1, &name))
             .arg("--name")
             .arg(NAME)
-            .env("STREAMFLEET_CONFIG", &path)
+            .env(CONFIG, &path)
             .envs(RedisArgs::bare(&server.url).environment())
             .env("STREAMFLEET_WATCH", "on")
             .env("STREAMFLEET_LOG_FORMAT", "human");
@@ -125,11 +125,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
         count(children.len().saturating_sub(1) as u64, "worker")
     )?;
     writeln!(out, "  look inside:  {}", server.cli())?;
-    writeln!(
-        out,
-        "  use it:       export STREAMFLEET_REDIS_URL={}",
-        server.url
-    )?;
+    writeln!(out, "  use it:       export {URL}={}", server.url)?;
     for stand_in in &stand_ins {
         let (variable, address) = (stand_in.variable, &stand_in.address);
         writeln!(out, "  stand-in:     {variable}={address}")?;

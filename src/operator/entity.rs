@@ -61,6 +61,9 @@ struct ShowArgs {
     entity: String,
     /// Which one.
     id: String,
+    /// Show also what `redact` in routing.yaml hides.
+    #[arg(long)]
+    unredacted: bool,
     /// How to answer.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -119,6 +122,10 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
     let found = entities(&session.link, &session.keys, args.entity.as_deref()).await?;
     let text = match (args.output, &args.entity) {
+        (Output::Table, Some(kind)) if found.is_empty() => {
+            format!("no entities of the kind {}\n", escape(kind))
+        }
+        (Output::Table, None) if found.is_empty() => "no entities\n".to_owned(),
         (Output::Table, Some(_)) => {
             let mut rows = table(&["ENTITY", "ID", ">EVENTS", ">BYTES"]);
             for one in &found {
@@ -153,6 +160,13 @@ async fn show_use(args: UseArgs) -> Result<Exit, CommandError> {
     let found = store_use(&session.link, &session.keys).await?;
     if args.output != Output::Table {
         answer(args.output, "event-store-use", &found)?;
+        return Ok(Exit::Clean);
+    }
+    if found.is_empty() {
+        writeln!(
+            stdout(),
+            "no live worker has asked the event store for anything"
+        )?;
         return Ok(Exit::Clean);
     }
     let header = [
@@ -205,13 +219,19 @@ struct Told<'a> {
 
 async fn show(args: ShowArgs, saga: bool) -> Result<Exit, CommandError> {
     let session = Session::open(&args.common).await?;
-    let events = history(&session.link, &session.keys, &args.entity, &args.id).await?;
+    let mut events = history(&session.link, &session.keys, &args.entity, &args.id).await?;
     if events.is_empty() {
         return Err(CommandError::Refused(format!(
             "there is no {} {}: see streamfleet entity list {0}",
             escape(&args.entity),
             escape(&args.id)
         )));
+    }
+    let redact = session.config.routing.redact();
+    for event in events.iter_mut().filter(|_| !args.unredacted) {
+        if let Some(shown) = redact.stored(&args.entity, &event.data) {
+            event.data = RawValue::from_string(shown)?;
+        }
     }
     let open = match saga {
         true => open_sagas(&session.link, &session.keys, Some(&args.entity)).await?,
@@ -269,6 +289,13 @@ async fn list_sagas(args: SagaListArgs) -> Result<Exit, CommandError> {
     let open = open_sagas(&session.link, &session.keys, args.saga.as_deref()).await?;
     if args.output != Output::Table {
         answer(args.output, "sagas", &open)?;
+        return Ok(Exit::Clean);
+    }
+    if open.is_empty() {
+        let of = args
+            .saga
+            .map(|saga| format!(" of the kind {}", escape(&saga)));
+        writeln!(stdout(), "no sagas{} are under way", of.unwrap_or_default())?;
         return Ok(Exit::Clean);
     }
     let now = Timestamp::now();

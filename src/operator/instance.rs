@@ -7,7 +7,6 @@ use std::os::unix::process::CommandExt;
 use super::{CommandError, child};
 use crate::process::args::ConfigArgs;
 use crate::process::exit::Exit;
-use crate::routing::Config;
 
 /// Become the worker that serves a subscriber.
 ///
@@ -27,7 +26,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<Exit, CommandError> {
-    let config = Config::load(&args.file.config)?;
+    let config = args.file.load()?;
     let service = service(&args.instance);
     let full = format!("{service}-service");
     let subscriber = [service, &full]
@@ -36,7 +35,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, CommandError> {
     let Some(subscriber) = subscriber else {
         eprintln!(
             "streamfleet: {}: neither a route nor `retired` names {service} or {full}: add it to a route, or name the instance after a subscriber",
-            args.file.config.display()
+            args.file.path.display()
         );
         return Ok(Exit::BadConfig);
     };

@@ -40,6 +40,7 @@ mod workers;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -228,6 +229,12 @@ impl Session {
             .await?;
         Ok(Self { config, link, keys })
     }
+}
+
+/// Reads a count of which 0 is none.
+fn at_least_one<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|_| "write a whole number, 1 at least".to_owned())
 }
 
 /// Reads `500ms`, `30s`, `2h`, `7d`, or several of them in a row.

@@ -22,7 +22,7 @@ pub(super) struct Args {
     /// Only what is owed to this subscriber, or to `router` (what it has read and not routed).
     subscriber: Option<String>,
     /// How many at most.
-    #[arg(long, value_name = "N", default_value = "50")]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = super::at_least_one::<NonZeroU32>)]
     limit: NonZeroU32,
     /// How to answer.
     #[arg(long, value_enum, default_value_t)]

@@ -35,7 +35,7 @@ struct ListArgs {
     #[command(flatten)]
     common: CommonArgs,
     /// How many at most.
-    #[arg(long, value_name = "N", default_value = "50")]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = super::at_least_one::<NonZeroU32>)]
     limit: NonZeroU32,
     /// Show also what `redact` in routing.yaml hides.
     #[arg(long)]

@@ -11,6 +11,8 @@ use super::CommandError;
 use super::child::{Child, Listener, Spec};
 use crate::store::{Redis, StoreError};
 
+/// The variable that names the server to start.
+pub(super) const REDIS_SERVER: &str = "STREAMFLEET_REDIS_SERVER";
 /// How long it may take to load its file and answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest path of a Unix socket.

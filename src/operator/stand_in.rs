@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::CommandError;
 use super::child::{self, Child, Listener, Spec};
+use crate::environment::variable;
 
 /// How long one may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,7 +40,7 @@ const NEEDS: [Need; 1] = [Need {
 /// What is to be started for these programs: nothing for a service whose address the environment
 /// knows, and nothing that is not there. (The worker itself says what it lacks.)
 pub(super) fn needed(programs: &[PathBuf]) -> Vec<(&'static Need, PathBuf)> {
-    let known = |variable| std::env::var_os(variable).is_some_and(|address| !address.is_empty());
+    let known = |name| variable(name).is_some();
     let called = |worker: &str| programs.iter().any(|program| program.ends_with(worker));
     NEEDS
         .iter()

@@ -66,7 +66,7 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
 /// all the same.
 async fn say_what_runs(common: &CommonArgs) {
     let told = async {
-        let keys = Keys::new(Config::namespace_of(&common.config)?.as_deref());
+        let keys = Keys::new(Config::namespace_of(&common.config.path)?.as_deref());
         let link = common.redis.open()?.link();
         Ok::<_, CommandError>(processes(&link, &keys).await?)
     };

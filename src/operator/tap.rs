@@ -19,6 +19,7 @@ use crate::process::interrupted;
 use crate::routing::Redact;
 use crate::status::Tap;
 use crate::store::{Entry, StreamField};
+use crate::time;
 
 /// Follow events as the router appends them to the domain streams: time, type, ID, source, stream
 /// and correlation, one line each, until Ctrl-C.
@@ -36,7 +37,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", value_parser = super::filter::moment)]
     since: Option<Timestamp>,
     /// End after so many events.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::at_least_one::<NonZeroU64>)]
     count: Option<NonZeroU64>,
     /// Show the data of events as well. They may hold what is nobody's business.
     #[arg(long)]
@@ -154,11 +155,8 @@ fn tell<W: Write>(
     let event = hidden.as_ref().map_or(event, |told| told.event.as_bytes());
     let envelope: Envelope<'_> = serde_json::from_slice(event).unwrap_or_default();
     let text = |name| entry.fields.text(name).unwrap_or("?");
-    let at = i64::try_from(entry.id.ms).ok();
     let shown = Shown {
-        at: at
-            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-            .unwrap_or_default(),
+        at: time::from_ms(entry.id.ms).unwrap_or_default(),
         entry: entry.id.to_string(),
         event_type: text(StreamField::TYPE),
         event_id: text(StreamField::ID),
@@ -212,7 +210,7 @@ mod tests {
     fn a_line_says_where_and_whence_and_no_data_unless_asked() {
         let data: &RawValue = serde_json::from_str("{\"a\":\n1}").unwrap();
         let mut shown = Shown {
-            at: Timestamp::from_millisecond(1_767_607_200_007).unwrap(),
+            at: time::from_ms(1_767_607_200_007).unwrap(),
             entry: "1-0".into(),
             event_type: "Order.Created",
             event_id: "e1",

@@ -3,7 +3,6 @@
 use std::io::{Write, stdout};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -12,6 +11,7 @@ use super::text::{Paint, Tone, count, escape, human, shorten};
 use super::{CommandError, Session};
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
+use crate::time;
 use crate::trace::{self, MAX_HOPS, Node, Step, Tree, What};
 
 /// Draw a business flow: its events, each below what caused it, and what became of them.
@@ -139,9 +139,7 @@ fn describe(what: &What) -> (String, Option<Tone>) {
             (format!("routed to {} for {to}", escape(stream)), None)
         }
         What::Scheduled { due_ms } => {
-            let due = i64::try_from(*due_ms).ok();
-            let due = due.and_then(|ms| Timestamp::from_millisecond(ms).ok());
-            let at = due.map_or_else(|| "?".to_owned(), |at| at.to_string());
+            let at = time::from_ms(*due_ms).map_or_else(|| "?".to_owned(), |at| at.to_string());
             (format!("scheduled for {at}"), None)
         }
         What::Refused { reason, error } => (

@@ -9,7 +9,7 @@ use super::{CommandError, Session};
 use crate::fleet::ROUTER;
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
-use crate::status::{State, WorkerStatus, workers};
+use crate::status::{State, WorkerStatus, alive, workers};
 
 /// Show the processes of the fleet: where they run, what they hold, and which are ghosts: consumers
 /// that hold deliveries and give no sign of life.
@@ -50,13 +50,9 @@ pub(super) async fn run(args: Args) -> Result<Exit, CommandError> {
     })
 }
 
-/// Those of whom nobody is alive; one that drains is not there for what comes.
+/// Those of whom nobody is alive.
 fn missing<'a>(found: &[WorkerStatus], wanted: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let alive = |name: &str| {
-        let mut of = found.iter().filter(|worker| worker.subscriber == name);
-        of.any(|worker| worker.state == State::Alive)
-    };
-    wanted.filter(|name| !alive(name)).collect()
+    wanted.filter(|name| alive(found, name) == 0).collect()
 }
 
 fn render(found: &[WorkerStatus], paint: Paint) -> String {

@@ -4,30 +4,80 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
-use clap::builder::{StringValueParser, TypedValueParser};
+use clap::builder::{Resettable, StringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
+use clap::{Arg, Command, FromArgMatches, Parser};
 
+use crate::environment::variable;
 use crate::routing::{Config, ConfigError};
 use crate::secret;
 use crate::store::{Access, Redis, StoreError, TlsFiles, holds_password};
 
-/// The routing.yaml that is used where none is named.
-pub(crate) const DEFAULT_CONFIG: &str = "routing.yaml";
-/// The Redis that is used where none is named.
-pub(crate) const DEFAULT_REDIS_URL: &str = "redis://127.0.0.1:6379";
+/// Reads the arguments of this process, and ends it where they cannot be used.
+pub fn parse<A: Parser>() -> A {
+    parse_as(A::command())
+}
+
+/// The same by a command that was changed.
+pub(crate) fn parse_as<A: FromArgMatches>(command: Command) -> A {
+    let matches = without_empty_variables(command).get_matches();
+    A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The command, to which a variable that is set and empty is none: clap would take it for a value.
+pub(crate) fn without_empty_variables(command: Command) -> Command {
+    let says_nothing = |arg: &Arg| arg.get_env().is_some_and(|name| variable(name).is_none());
+    command
+        .mut_args(|arg| match says_nothing(&arg) {
+            true => arg.env(Resettable::Reset),
+            false => arg,
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
+/// The variable of [`ConfigArgs::path`].
+pub(crate) const CONFIG: &str = "STREAMFLEET_CONFIG";
+/// The variable of the Redis URL.
+pub(crate) const URL: &str = "STREAMFLEET_REDIS_URL";
+const USERNAME: &str = "STREAMFLEET_REDIS_USERNAME";
+const PASSWORD_FILE: &str = "STREAMFLEET_REDIS_PASSWORD_FILE";
+const CA_FILE: &str = "STREAMFLEET_REDIS_CA_FILE";
+const CERT_FILE: &str = "STREAMFLEET_REDIS_CERT_FILE";
+const KEY_FILE: &str = "STREAMFLEET_REDIS_KEY_FILE";
+/// What systemd's `LoadCredential=` must call the password.
+const PASSWORD_CREDENTIAL: &str = "redis-password";
+
+/// Where the configuration is.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConfigArgs {
+    /// The routing.yaml to use.
+    #[arg(
+        long = "config",
+        id = "config",
+        value_name = "FILE",
+        env = CONFIG,
+        default_value = "routing.yaml"
+    )]
+    pub path: PathBuf,
+}
+
+impl ConfigArgs {
+    /// Loads the configuration.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load(&self.path)
+    }
+}
 
 /// Where the configuration and Redis are.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CommonArgs {
-    /// The routing.yaml to use.
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "STREAMFLEET_CONFIG",
-        default_value = DEFAULT_CONFIG
-    )]
-    pub config: PathBuf,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
     /// Redis.
     #[command(flatten)]
     pub redis: RedisArgs,
@@ -39,21 +89,12 @@ impl CommonArgs {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(&self.config)
+        self.config.load()
     }
 }
 
-const URL: &str = "STREAMFLEET_REDIS_URL";
-const USERNAME: &str = "STREAMFLEET_REDIS_USERNAME";
-const PASSWORD_FILE: &str = "STREAMFLEET_REDIS_PASSWORD_FILE";
-const CA_FILE: &str = "STREAMFLEET_REDIS_CA_FILE";
-const CERT_FILE: &str = "STREAMFLEET_REDIS_CERT_FILE";
-const KEY_FILE: &str = "STREAMFLEET_REDIS_KEY_FILE";
-/// What systemd's `LoadCredential=` must call the password.
-const PASSWORD_CREDENTIAL: &str = "redis-password";
-
-/// Where Redis is, and who asks it. A variable that is set and empty is as good as none, and a
-/// password file named so keeps the credential of systemd from being taken.
+/// Where Redis is, and who asks it. An argument that is empty is as good as none; a password file
+/// named so keeps the credential of systemd from being taken.
 #[derive(Clone, Default, clap::Args)]
 pub struct RedisArgs {
     /// The Redis server: redis://host:port/db, rediss://host:port/db (TLS) or unix:///path/to/socket.
@@ -63,7 +104,7 @@ pub struct RedisArgs {
         value_name = "URL",
         env = URL,
         hide_env_values = true,
-        default_value = DEFAULT_REDIS_URL,
+        default_value = "redis://127.0.0.1:6379",
         value_parser = UrlParser
     )]
     redis_url: String,
@@ -97,7 +138,6 @@ impl RedisArgs {
 
     /// A server by its URL, asked as the environment says.
     pub(crate) fn by_environment(url: &str) -> Self {
-        let variable = |name| std::env::var_os(name);
         Self {
             redis_url: url.to_owned(),
             redis_username: variable(USERNAME).map(|name| name.to_string_lossy().into_owned()),
@@ -109,7 +149,10 @@ impl RedisArgs {
     }
 
     fn password_file(&self) -> Option<PathBuf> {
-        secret::file(self.redis_password_file.clone(), PASSWORD_CREDENTIAL)
+        match &self.redis_password_file {
+            Some(file) if file.is_empty() => None,
+            file => secret::file(file.clone(), PASSWORD_CREDENTIAL),
+        }
     }
 
     /// The same for the library.
@@ -137,20 +180,23 @@ impl RedisArgs {
 
     /// What tells the same to a process that is started: all of it by variables, because everybody on
     /// the machine sees arguments.
-    pub(crate) fn environment(&self) -> [(&'static str, OsString); 6] {
+    pub(crate) fn environment(&self) -> Vec<(&'static str, OsString)> {
         let or_none = |value: &Option<OsString>| value.clone().unwrap_or_default();
         let username = self.redis_username.clone().unwrap_or_default();
-        [
+        let password_file = self.password_file();
+        let mut told = vec![
             (URL, self.redis_url.clone().into()),
             (USERNAME, username.into()),
-            (
-                PASSWORD_FILE,
-                self.password_file().unwrap_or_default().into(),
-            ),
             (CA_FILE, or_none(&self.redis_ca_file)),
             (CERT_FILE, or_none(&self.redis_cert_file)),
             (KEY_FILE, or_none(&self.redis_key_file)),
-        ]
+        ];
+        if password_file.is_none() {
+            // It would find the credential that is not for this server.
+            told.push((secret::CREDENTIALS, OsString::new()));
+        }
+        told.push((PASSWORD_FILE, password_file.unwrap_or_default().into()));
+        told
     }
 }
 
@@ -170,8 +216,8 @@ impl TypedValueParser for UrlParser {
 
     fn parse_ref(
         &self,
-        cmd: &clap::Command,
-        arg: Option<&clap::Arg>,
+        cmd: &Command,
+        arg: Option<&Arg>,
         value: &OsStr,
     ) -> Result<String, clap::Error> {
         self.parse_ref_(cmd, arg, value, ValueSource::CommandLine)
@@ -179,8 +225,8 @@ impl TypedValueParser for UrlParser {
 
     fn parse_ref_(
         &self,
-        cmd: &clap::Command,
-        arg: Option<&clap::Arg>,
+        cmd: &Command,
+        arg: Option<&Arg>,
         value: &OsStr,
         source: ValueSource,
     ) -> Result<String, clap::Error> {
@@ -192,19 +238,6 @@ impl TypedValueParser for UrlParser {
         }
         StringValueParser::new().parse_ref(cmd, arg, value)
     }
-}
-
-/// Where the configuration is, for commands that need no Redis.
-#[derive(Clone, Debug, clap::Args)]
-pub struct ConfigArgs {
-    /// The routing.yaml to use.
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "STREAMFLEET_CONFIG",
-        default_value = DEFAULT_CONFIG
-    )]
-    pub config: PathBuf,
 }
 
 /// The variable of [`MonitorArgs::metrics_address`].
@@ -236,8 +269,6 @@ fn address(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
     #[derive(Debug, Parser)]

@@ -5,7 +5,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// From now on this process, and whoever it starts, writes none. (A program that `kernel.core_pattern`
 /// pipes to is handed one all the same; systemd-coredump heeds the limit.) To be called before secrets are read;
 /// who debugs a living process can still take one (`gcore`).
-pub(crate) fn forbid() {
+pub fn forbid() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Core);
     let none = Rlimit {
         current: Some(0),

@@ -2,7 +2,7 @@
 //! binary, and what the service manager is told.
 
 pub mod args;
-pub(crate) mod core_dump;
+pub mod core_dump;
 pub mod exit;
 mod left_behind;
 mod monitor;

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Command, CommandFactory, FromArgMatches, Parser};
+use clap::{Command, CommandFactory, Parser};
 use tokio::sync::watch;
 
-use super::args::{CommonArgs, MonitorArgs};
+use super::args::{CommonArgs, MonitorArgs, parse, parse_as};
 use super::core_dump;
 use super::exit::Exit;
 use super::left_behind;
@@ -124,8 +124,7 @@ pub fn worker_main<H: Handler, E: Display>(make: impl FnOnce() -> Result<H, E>) 
         "Handles the events that routing.yaml sends to {}",
         H::SUBSCRIBER
     );
-    let matches = WorkerArgs::command().about(about).get_matches();
-    let args = WorkerArgs::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let args: WorkerArgs = parse_as(WorkerArgs::command().about(about));
     telemetry::init();
     core_dump::forbid();
     let subscriber = H::SUBSCRIBER.to_owned();
@@ -242,7 +241,7 @@ pub(crate) fn serve<H: Handler>(
 
 /// Runs the router. Exit codes as for [`worker_main`].
 pub fn router_main() -> ExitCode {
-    let args = RouterArgs::parse();
+    let args: RouterArgs = parse();
     telemetry::init();
     core_dump::forbid();
     run_process(

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use redis::{FromRedisValue, RedisError, Value};
 
-use crate::store::{Entry, EntryId, Keys, Link, StoreError};
+use crate::store::{EntryId, Keys, Link, StoreError, StreamInfo};
+use crate::time::from_ms;
 
 /// What is kept of the streams.
 #[derive(Clone, Debug, Default)]
@@ -45,13 +45,12 @@ impl History {
         for (stream, joined) in streams {
             let mut ask = redis::cmd("XINFO");
             ask.arg("STREAM").arg(keys.stream(stream));
-            let info: HashMap<String, Value> = link
+            let info: StreamInfo = link
                 .run(|mut c| async move { ask.query_async(&mut c).await })
                 .await?;
-            let info = Info::parse(info).map_err(|e| link.redis().error(e))?;
             let first = info.first.unwrap_or_else(|| info.last.next());
             history.first.insert(stream.clone(), first);
-            history.gaps.extend(info.gap(stream, *joined));
+            history.gaps.extend(gap(&info, stream, *joined));
         }
         Ok(history)
     }
@@ -62,41 +61,17 @@ impl History {
     }
 }
 
-/// What XINFO STREAM says.
-struct Info {
-    length: u64,
-    added: u64,
-    last: EntryId,
-    first: Option<EntryId>,
-}
-
-impl Info {
-    fn parse(mut info: HashMap<String, Value>) -> Result<Self, RedisError> {
-        let mut field = |name: &str| info.remove(name).unwrap_or(Value::Nil);
-        let first: Option<Entry> = Option::from_redis_value(field("first-entry"))?;
-        Ok(Self {
-            length: u64::from_redis_value(field("length"))?,
-            added: u64::from_redis_value(field("entries-added"))?,
-            last: EntryId::from_redis_value(field("last-generated-id"))?,
-            first: first.map(|entry| entry.id),
-        })
-    }
-
-    /// What is gone. Whom it was for is not known, so that it counts whomever it was for.
-    fn gap(&self, stream: &str, joined: EntryId) -> Option<Gap> {
-        let missing = self.added.saturating_sub(self.length);
-        let begun_anew = joined > self.last;
-        (missing > 0 || begun_anew).then(|| Gap {
-            stream: stream.to_owned(),
-            missing,
-            kept: self.length,
-            since: self
-                .first
-                .and_then(|id| i64::try_from(id.ms).ok())
-                .and_then(|ms| Timestamp::from_millisecond(ms).ok()),
-            begun_anew,
-        })
-    }
+/// What is gone. Whom it was for is not known, so that it counts whomever it was for.
+fn gap(info: &StreamInfo, stream: &str, joined: EntryId) -> Option<Gap> {
+    let missing = info.added.saturating_sub(info.length);
+    let begun_anew = joined > info.last;
+    (missing > 0 || begun_anew).then(|| Gap {
+        stream: stream.to_owned(),
+        missing,
+        kept: info.length,
+        since: info.first.and_then(|id| from_ms(id.ms)),
+        begun_anew,
+    })
 }
 
 #[cfg(test)]
@@ -109,21 +84,25 @@ mod tests {
 
     #[test]
     fn history_is_whole_only_if_nothing_ever_left_the_stream() {
-        let info = |length, added, last, first: Option<u64>| Info {
+        let info = |length, added, last, first: Option<u64>| StreamInfo {
             length,
             added,
             last: id(last),
             first: first.map(id),
         };
-        assert_eq!(info(0, 0, 0, None).gap("s", id(0)), None);
-        assert_eq!(info(3, 3, 9, Some(7)).gap("s", id(7)), None);
-        let gap = info(3, 5, 9_000, Some(7_000)).gap("s", id(0)).unwrap();
-        assert_eq!((gap.missing, gap.kept, gap.begun_anew), (2, 3, false));
-        assert_eq!(gap.since, Some("1970-01-01T00:00:07Z".parse().unwrap()));
+        assert_eq!(gap(&info(0, 0, 0, None), "s", id(0)), None);
+        assert_eq!(gap(&info(3, 3, 9, Some(7)), "s", id(7)), None);
+        let found = gap(&info(3, 5, 9_000, Some(7_000)), "s", id(0)).unwrap();
+        assert_eq!((found.missing, found.kept, found.begun_anew), (2, 3, false));
+        assert_eq!(found.since, Some("1970-01-01T00:00:07Z".parse().unwrap()));
         // All of it is gone.
-        assert_eq!(info(0, 5, 9, None).gap("s", id(0)).unwrap().missing, 5);
+        assert_eq!(gap(&info(0, 5, 9, None), "s", id(0)).unwrap().missing, 5);
         // The stream is younger than the group.
-        assert!(info(3, 3, 9, Some(7)).gap("s", id(10)).unwrap().begun_anew);
+        assert!(
+            gap(&info(3, 3, 9, Some(7)), "s", id(10))
+                .unwrap()
+                .begun_anew
+        );
     }
 
     #[test]

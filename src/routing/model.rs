@@ -39,7 +39,8 @@ pub(super) struct Model {
     pub(super) audit: Option<AuditModel>,
     /// Traces of business flows, for `streamfleet trace`. Default: none are kept.
     pub(super) trace: Option<TraceModel>,
-    /// What of an event is not shown: by event type or quoted pattern, JSON pointers into it.
+    /// What of an event is not shown: by event type or quoted pattern, JSON pointers into it; and of the
+    /// histories of entities, by `entity:<Entity>` or `entity:*`.
     pub(super) redact: Option<BTreeMap<String, Pointers>>,
     /// The streams. Every event type belongs to exactly one.
     #[schemars(required)]

@@ -21,10 +21,22 @@ const ENVELOPE: [&str; 5] = [
     "correlation_id",
 ];
 
+/// What a rule's key begins with that is for the histories of entities.
+pub(super) const ENTITY: &str = "entity:";
+
 /// The rules, in the order of the file.
 #[derive(Debug, Default)]
 pub struct Redact {
-    rules: Vec<(Pattern, Vec<Pointer>)>,
+    rules: Vec<(Of, Vec<Pointer>)>,
+}
+
+/// What a rule is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Events of these types.
+    Events(Pattern),
+    /// What histories of these entities hold; of every kind if none is named.
+    Entities(Option<String>),
 }
 
 /// A JSON pointer into an event, in which the segment `*` is every field or element.
@@ -72,6 +84,22 @@ impl Pointer {
     }
 }
 
+impl Pointer {
+    /// The way within the data; nothing if it leads elsewhere.
+    fn within_data(&self) -> Option<&[Segment]> {
+        match self.0.split_first() {
+            Some((Segment::Named(first), rest)) if first == "data" => Some(rest),
+            _ => None,
+        }
+    }
+
+    /// Whether there is such a place in the history of an entity, of which data are all that is shown
+    /// beside what tells its events apart.
+    pub(super) fn is_of_entities(&self) -> bool {
+        self.within_data().is_some()
+    }
+}
+
 fn unescape(segment: &str) -> Option<String> {
     let mut parts = segment.split('~');
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -98,7 +126,7 @@ pub struct Redacted {
 }
 
 impl Redact {
-    pub(super) fn new(rules: Vec<(Pattern, Vec<Pointer>)>) -> Self {
+    pub(super) fn new(rules: Vec<(Of, Vec<Pointer>)>) -> Self {
         Self { rules }
     }
 
@@ -109,7 +137,10 @@ impl Redact {
         let pointers: Vec<Pointer> = self
             .rules
             .iter()
-            .filter(|(pattern, _)| known.as_ref().is_none_or(|known| pattern.matches(known)))
+            .filter(|(of, _)| match of {
+                Of::Events(pattern) => known.as_ref().is_none_or(|known| pattern.matches(known)),
+                Of::Entities(_) => false,
+            })
             .flat_map(|(_, pointers)| pointers.iter().cloned())
             .collect();
         if pointers.is_empty() {
@@ -130,6 +161,21 @@ impl Redact {
             hidden,
             pointers,
         })
+    }
+}
+
+impl Redact {
+    /// The data of an event in the history of an entity, as they may be shown; nothing if no rule is
+    /// for it.
+    pub fn stored(&self, entity: &str, data: &RawValue) -> Option<String> {
+        let rules = self.rules.iter().filter(|(of, _)| match of {
+            Of::Entities(kind) => kind.as_ref().is_none_or(|kind| kind == entity),
+            Of::Events(_) => false,
+        });
+        let paths: Vec<_> = rules
+            .flat_map(|(_, pointers)| pointers.iter().filter_map(Pointer::within_data))
+            .collect();
+        (!paths.is_empty()).then(|| hide(data, &paths, &mut Vec::new()))
     }
 }
 
@@ -257,7 +303,12 @@ mod tests {
     fn redact(rules: &[(&str, &[&str])]) -> Redact {
         let rule = |(pattern, pointers): &(&str, &[&str])| {
             let pointers = pointers.iter().map(|p| Pointer::parse(p).unwrap());
-            (Pattern::parse(pattern).unwrap(), pointers.collect())
+            let of = match pattern.strip_prefix(ENTITY) {
+                Some("*") => Of::Entities(None),
+                Some(kind) => Of::Entities(Some(kind.to_owned())),
+                None => Of::Events(Pattern::parse(pattern).unwrap()),
+            };
+            (of, pointers.collect())
         };
         Redact::new(rules.iter().map(rule).collect())
     }
@@ -310,6 +361,31 @@ mod tests {
         }
         assert!(redacted.covers("/data/mail") && redacted.covers("/data"));
         assert!(!redacted.covers("") && !redacted.covers("/source"));
+    }
+
+    #[test]
+    fn histories_have_rules_of_their_own() {
+        let rules = redact(&[
+            ("**", &["/data/event"]),
+            ("entity:User", &["/data/email", "/data/*/zip"]),
+            ("entity:*", &["/data/pin"]),
+            ("entity:Card", &["/data"]),
+        ]);
+        let data = r#"{"event":1,"email":"e@x","home":{"zip":"1","n":1.50},"pin":[1]}"#;
+        let data = serde_json::from_str::<&RawValue>(data).unwrap();
+        let shown = |entity| rules.stored(entity, data).unwrap();
+        assert_eq!(
+            shown("User"),
+            r#"{"event":1,"email":"***","home":{"zip":"***","n":1.50},"pin":"***"}"#
+        );
+        assert!(
+            shown("Order").contains(r#""email":"e@x","home":{"zip":"1","n":1.50},"pin":"***""#)
+        );
+        assert_eq!(shown("Card"), "\"***\"");
+        assert_eq!(redact(&[("**", &["/data"])]).stored("User", data), None);
+        // Nor are they rules for events.
+        let event = rules.look(None, br#"{"data":{"pin":1}}"#).unwrap();
+        assert_eq!(event.event, r#"{"data":{"pin":1}}"#);
     }
 
     #[test]

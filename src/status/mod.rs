@@ -11,23 +11,25 @@ mod read;
 mod tap;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use redis::{FromRedisValue, RedisError, Value};
+use redis::RedisError;
 use serde::Serialize;
 
 pub use self::history::{Cut, cuts};
 pub use self::orphans::{Debt, Orphan, left_behind, orphans};
 pub use self::pending::{Holder, Owed, owed};
 pub(crate) use self::read::{Answers, ask};
-use self::read::{Names, Position, Read, store_sizes};
+use self::read::{Names, Read, store_sizes};
 pub use self::tap::Tap;
-pub use self::workers::{State, WorkerStatus, workers};
+use self::workers::{Announced, announced};
+pub use self::workers::{State, WorkerStatus, alive, workers};
 use crate::fleet::control::Control;
 use crate::fleet::{self, Configuration, INBOX, ROUTER};
 use crate::routing::Routing;
-use crate::store::{EntryId, Keys, Link, RELEASED, RETRY, StoreError};
+use crate::store::{ConsumerInfo, EntryId, Held, Keys, Link, Position, StoreError};
+use crate::time::from_ms;
 
 /// Everything at one moment. Ages are in milliseconds, by the clock of Redis.
 #[derive(Clone, Debug, Serialize)]
@@ -277,10 +279,7 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
     let streams = read.streams.iter();
     let streams = streams.filter(|(name, _)| *name != INBOX && !name.contains(':'));
     Ok(Snapshot {
-        at: i64::try_from(read.now_ms)
-            .ok()
-            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-            .unwrap_or_else(Timestamp::now),
+        at: from_ms(read.now_ms).unwrap_or_else(Timestamp::now),
         server: link.redis().server().to_owned(),
         dataset: read.dataset.clone(),
         generation: read.generation,
@@ -310,42 +309,28 @@ pub async fn collect(link: &Link, keys: &Keys, routing: &Routing) -> Result<Snap
     })
 }
 
-/// What a process says about itself.
-const WHO: [&str; 5] = ["nonce", "host", "pid", "version", "seen"];
-
 /// Who is alive, sorted by subscriber and name. (What ended while it was asked for is left out.)
 ///
 /// # Errors
 /// Redis could not be asked.
 pub async fn processes(link: &Link, keys: &Keys) -> Result<Vec<ProcessStatus>, StoreError> {
-    let names = fleet::announced(link, keys).await?;
-    let mut pipeline = redis::pipe();
-    for (subscriber, name) in &names {
-        let key = keys.worker(subscriber, name);
-        pipeline.cmd("HMGET").arg(&key).arg(&WHO);
-        pipeline.cmd("HMGET").arg(&key).arg(&Configuration::FIELDS);
+    let found = announced(link, keys, None).await?;
+    Ok(found.into_iter().map(ProcessStatus::of).collect())
+}
+
+impl ProcessStatus {
+    fn of(mut announced: Announced) -> Self {
+        let mut text = |field: &str| announced.fields.remove(field);
+        Self {
+            host: text("host").unwrap_or_default(),
+            pid: text("pid").unwrap_or_default(),
+            version: text("version").unwrap_or_default(),
+            seen: text("seen").unwrap_or_default(),
+            configuration: Configuration::read(Configuration::FIELDS.map(text)),
+            subscriber: announced.subscriber,
+            name: announced.name,
+        }
     }
-    let mut answers = Answers(ask(link, pipeline).await?.into_iter());
-    let mut processes = Vec::new();
-    for (subscriber, name) in names {
-        let mut told = || Ok((answers.take()?, answers.take()?));
-        let (who, configuration): (Option<[Option<String>; 5]>, _) =
-            told().map_err(|e: RedisError| link.redis().error(e))?;
-        let (Some([Some(_), host, pid, version, seen]), Some(configuration)) = (who, configuration)
-        else {
-            continue;
-        };
-        processes.push(ProcessStatus {
-            subscriber,
-            name,
-            host: host.unwrap_or_default(),
-            pid: pid.unwrap_or_default(),
-            version: version.unwrap_or_default(),
-            seen: seen.unwrap_or_default(),
-            configuration: Configuration::read(configuration),
-        });
-    }
-    Ok(processes)
 }
 
 type Found = ((String, String), Condition, Option<Position>);
@@ -384,23 +369,16 @@ async fn details(
                 subscriber,
             };
             if let Some(at) = at {
-                let consumers: Vec<HashMap<String, Value>> = answers.take()?.unwrap_or_default();
-                for mut consumer in consumers {
-                    let mut field = |name: &str| consumer.remove(name).unwrap_or(Value::Nil);
-                    let name = String::from_redis_value(field("name"))?;
-                    let pending = u64::from_redis_value(field("pending"))?;
-                    match name.as_str() {
-                        RETRY => status.retrying += pending,
-                        RELEASED => status.released += pending,
-                        _ => status.in_flight += pending,
-                    }
-                }
+                let consumers: Vec<ConsumerInfo> = answers.take()?.unwrap_or_default();
+                let held = Held::by(&consumers);
+                status.in_flight = held.in_flight;
+                status.retrying = held.retrying;
+                status.released = held.released;
                 let oldest = answers.id()?;
                 status.oldest_waiting_ms = oldest.map(|id| read.now_ms.saturating_sub(id.ms));
                 status.waiting = match oldest {
                     None => Some(0),
-                    // Settled entries are deleted here, so what is not pending was not read.
-                    Some(_) if deletes_settled(&status) => {
+                    Some(_) if deletes_settled(&status.stream, &status.subscriber) => {
                         let length = read.streams.get(&status.stream).map_or(0, |s| s.length);
                         Some(length.saturating_sub(at.pending))
                     }
@@ -413,7 +391,7 @@ async fn details(
     status.map_err(|e| link.redis().error(e))
 }
 
-/// Whether entries leave the stream when they are settled.
-fn deletes_settled(group: &GroupStatus) -> bool {
-    group.stream == INBOX || group.stream == Keys::redrive_name(&group.subscriber)
+/// Whether entries leave the stream when they are settled: what is not pending was not read.
+pub(crate) fn deletes_settled(stream: &str, subscriber: &str) -> bool {
+    stream == INBOX || stream == Keys::redrive_name(subscriber)
 }

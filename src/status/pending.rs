@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::read::{Answers, ask};
 use crate::fleet;
 use crate::store::{Entry, EntryId, Keys, Link, RELEASED, RETRY, StoreError, StreamField};
+use crate::time::from_ms;
 use crate::worker::AttemptLog;
 
 /// Who has a delivery.
@@ -153,19 +154,15 @@ fn describe(
         entry: row.id.to_string(),
         event_id: text(StreamField::ID),
         event_type: text(StreamField::TYPE),
-        since: moment(row.id.ms).unwrap_or_default(),
+        since: from_ms(row.id.ms).unwrap_or_default(),
         idle_ms: matches!(holder, Holder::Worker(_)).then_some(row.idle_ms),
         attempt: failures.len() as u64 + 1,
         starts: number(starts).unwrap_or(0),
         due: number(due)
             .filter(|_| holder == Holder::Retry)
-            .and_then(moment),
+            .and_then(from_ms),
         failed_at: last.map(|attempt| attempt.at),
         error: last.map(|attempt| attempt.error.clone()),
         holder,
     })
-}
-
-fn moment(ms: u64) -> Option<Timestamp> {
-    Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()
 }

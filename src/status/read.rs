@@ -8,7 +8,7 @@ use super::StoreSize;
 use crate::fleet::control::Control;
 use crate::fleet::{INBOX, ROUTER};
 use crate::routing::Routing;
-use crate::store::{Entry, EntryId, Keys, Link, StoreError, refuses_key};
+use crate::store::{Entry, EntryId, GroupPositions, Keys, Link, Position, StoreError, refuses_key};
 
 /// Runs a pipeline whose commands may fail one by one: a stream that is not there has no groups.
 pub(crate) async fn ask(link: &Link, mut pipeline: Pipeline) -> Result<Vec<Value>, StoreError> {
@@ -99,14 +99,6 @@ pub(super) struct Stream {
     pub(super) groups: BTreeMap<String, Position>,
 }
 
-/// How far a group has come.
-#[derive(Clone, Copy)]
-pub(super) struct Position {
-    pub(super) pending: u64,
-    pub(super) delivered: EntryId,
-    pub(super) lag: Option<u64>,
-}
-
 impl Names {
     pub(super) fn new(
         routing: &Routing,
@@ -165,7 +157,7 @@ impl Names {
                 length: answers.number()?,
                 first: answers.id()?,
                 last: answers.id()?,
-                groups: positions(answers.take()?.unwrap_or_default())?,
+                groups: answers.take::<GroupPositions>()?.unwrap_or_default().0,
             })
         };
         let mut streams = BTreeMap::new();
@@ -233,55 +225,9 @@ fn sizes(fields: &HashMap<String, String>) -> BTreeMap<String, StoreSize> {
     sizes
 }
 
-/// Reads the answer of XINFO GROUPS.
-fn positions(
-    groups: Vec<HashMap<String, Value>>,
-) -> Result<BTreeMap<String, Position>, RedisError> {
-    let mut positions = BTreeMap::new();
-    for mut group in groups {
-        let mut field = |name: &str| group.remove(name).unwrap_or(Value::Nil);
-        let name = String::from_redis_value(field("name"))?;
-        let position = Position {
-            pending: u64::from_redis_value(field("pending"))?,
-            delivered: EntryId::from_redis_value(field("last-delivered-id"))?,
-            lag: Option::from_redis_value(field("lag"))?,
-        };
-        positions.insert(name, position);
-    }
-    Ok(positions)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn bulk(text: &str) -> Value {
-        Value::BulkString(text.as_bytes().to_vec())
-    }
-
-    #[test]
-    fn a_lag_that_redis_does_not_know_stays_unknown() {
-        let group = |lag: Value| {
-            Value::Array(vec![
-                bulk("name"),
-                bulk("a-service"),
-                bulk("pending"),
-                Value::Int(2),
-                bulk("last-delivered-id"),
-                bulk("7-1"),
-                bulk("lag"),
-                lag,
-            ])
-        };
-        let reply = Value::Array(vec![group(Value::Nil)]);
-        let read = positions(FromRedisValue::from_redis_value(reply).unwrap()).unwrap();
-        let at = read["a-service"];
-        assert_eq!((at.pending, at.lag), (2, None));
-        assert_eq!(at.delivered, EntryId { ms: 7, seq: 1 });
-        let reply = Value::Array(vec![group(Value::Int(0))]);
-        let read = positions(FromRedisValue::from_redis_value(reply).unwrap()).unwrap();
-        assert_eq!(read["a-service"].lag, Some(0));
-    }
 
     #[test]
     fn what_does_not_exist_reads_as_nothing() {

@@ -45,7 +45,7 @@ impl Tap {
         match since {
             Some(since) => {
                 // The last ID before that time.
-                let ms = u64::try_from(since.as_millisecond()).unwrap_or(0);
+                let ms = crate::time::to_ms(since);
                 let before = match ms.checked_sub(1) {
                     Some(ms) => EntryId { ms, seq: u64::MAX },
                     None => EntryId::default(),

@@ -5,12 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use redis::{FromRedisValue, Value};
 use serde::Serialize;
 
 use super::read::{Answers, ask};
 use crate::fleet::{self, WORKER_TTL};
-use crate::store::{Keys, Link, RELEASED, RETRY, StoreError};
+use crate::store::{ConsumerInfo, Keys, Link, RELEASED, RETRY, StoreError};
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -74,15 +73,31 @@ pub async fn workers(
 ) -> Result<Vec<WorkerStatus>, StoreError> {
     let live = announced(link, keys, subscriber).await?;
     let held = held(link, keys, subscriber).await?;
-    Ok(matched(live, held))
+    Ok(matched(live.iter().map(WorkerStatus::of).collect(), held))
 }
 
-/// Those that give signs of life.
-async fn announced(
+/// How many of these are at work for a subscriber; one that drains is not there for what comes.
+pub fn alive(found: &[WorkerStatus], subscriber: &str) -> usize {
+    let of = found.iter().filter(|one| one.subscriber == subscriber);
+    of.filter(|one| one.state == State::Alive).count()
+}
+
+/// A process that gives signs of life.
+pub(super) struct Announced {
+    pub(super) subscriber: String,
+    pub(super) name: String,
+    /// What it says of itself.
+    pub(super) fields: HashMap<String, String>,
+    /// How long it is believed without another sign, ms.
+    left_ms: Option<u64>,
+}
+
+/// Those that give signs of life, sorted by subscriber and name.
+pub(super) async fn announced(
     link: &Link,
     keys: &Keys,
     only: Option<&str>,
-) -> Result<Vec<WorkerStatus>, StoreError> {
+) -> Result<Vec<Announced>, StoreError> {
     let mut found = fleet::announced(link, keys).await?;
     found.retain(|(subscriber, _)| only.is_none_or(|only| only == subscriber));
     let mut pipeline = redis::pipe();
@@ -93,22 +108,33 @@ async fn announced(
     }
     let mut answers = Answers(ask(link, pipeline).await?.into_iter());
     let mut live = Vec::new();
-    for (subscriber, name) in &found {
+    for (subscriber, name) in found {
         let error = |e| link.redis().error(e);
         let fields: HashMap<String, String> = answers.take().map_err(error)?.unwrap_or_default();
         let left: i64 = answers.take().map_err(error)?.unwrap_or(-2);
         // It may have ended since.
-        let Some(nonce) = fields.get("nonce") else {
-            continue;
-        };
-        let text = |field: &str| fields.get(field).cloned();
-        let number = |field: &str| fields.get(field)?.parse().ok();
+        if fields.contains_key("nonce") {
+            live.push(Announced {
+                subscriber,
+                name,
+                fields,
+                left_ms: left.try_into().ok(),
+            });
+        }
+    }
+    Ok(live)
+}
+
+impl WorkerStatus {
+    fn of(one: &Announced) -> Self {
+        let text = |field: &str| one.fields.get(field).cloned();
+        let number = |field: &str| one.fields.get(field)?.parse().ok();
         let ttl = u64::try_from(WORKER_TTL.as_millis()).unwrap_or(u64::MAX);
-        live.push(WorkerStatus {
-            subscriber: subscriber.to_owned(),
-            name: name.to_owned(),
-            consumer: format!("{name}.{nonce}"),
-            state: match fields.get("draining").map(String::as_str) {
+        Self {
+            consumer: format!("{}.{}", one.name, text("nonce").unwrap_or_default()),
+            subscriber: one.subscriber.clone(),
+            name: one.name.clone(),
+            state: match one.fields.get("draining").map(String::as_str) {
                 Some("1") => State::Draining,
                 _ => State::Alive,
             },
@@ -117,14 +143,11 @@ async fn announced(
             version: text("version"),
             generation: number("generation"),
             started: text("started"),
-            heartbeat_ms: u64::try_from(left)
-                .ok()
-                .map(|left| ttl.saturating_sub(left)),
+            heartbeat_ms: one.left_ms.map(|left| ttl.saturating_sub(left)),
             in_flight: 0,
             streams: Vec::new(),
-        });
+        }
     }
-    Ok(live)
 }
 
 /// What each consumer holds, by group and consumer, on all streams together.
@@ -145,12 +168,13 @@ async fn held(
     let mut answers = Answers(ask(link, pipeline).await?.into_iter());
     let mut held: BTreeMap<_, Holds> = BTreeMap::new();
     let mut read = |stream: &str, group: &str| {
-        let consumers: Option<Vec<HashMap<String, Value>>> = answers.take()?;
-        for mut consumer in consumers.unwrap_or_default() {
-            let mut field = |name: &str| consumer.remove(name).unwrap_or(Value::Nil);
-            let name = String::from_redis_value(field("name"))?;
-            let deliveries = u64::from_redis_value(field("pending"))?;
-            let idle_ms = u64::from_redis_value(field("idle"))?;
+        let consumers: Option<Vec<ConsumerInfo>> = answers.take()?;
+        for consumer in consumers.unwrap_or_default() {
+            let ConsumerInfo {
+                name,
+                pending: deliveries,
+                idle_ms,
+            } = consumer;
             if name != RETRY && name != RELEASED {
                 let one = held.entry((group.to_owned(), name)).or_insert(Holds {
                     idle_ms,

@@ -137,6 +137,11 @@ impl Access {
         Self { tls, ..self }
     }
 
+    /// What it names for TLS.
+    pub(super) fn into_tls(self) -> TlsFiles {
+        self.tls
+    }
+
     /// All of it as the client library takes it; reads the files.
     pub(super) fn connection_info(&self) -> Result<ConnectionInfo, AccessError> {
         let info = parse(&self.url.0)?.set_tcp_settings(TcpSettings::default().set_nodelay(true));

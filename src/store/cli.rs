@@ -4,16 +4,25 @@ use std::fmt::Write as _;
 
 use redis::{ConnectionAddr, ConnectionInfo};
 
+use super::access::TlsFiles;
+
 /// `redis-cli` with what leads it to this server, without the password: that one is read from
 /// REDISCLI_AUTH.
-pub(super) fn redis_cli(info: &ConnectionInfo) -> String {
+pub(super) fn redis_cli(info: &ConnectionInfo, tls: &TlsFiles) -> String {
     let mut line = "redis-cli".to_owned();
     // Writing into a text does not fail.
     let _ = match info.addr() {
         ConnectionAddr::Unix(path) => write!(line, " -s {}", quoted(&path.display().to_string())),
         ConnectionAddr::Tcp(host, port) => write!(line, " -h {} -p {port}", quoted(host)),
         ConnectionAddr::TcpTls { host, port, .. } => {
-            write!(line, " --tls -h {} -p {port}", quoted(host))
+            line += " --tls";
+            let TlsFiles { ca, cert, key } = tls;
+            for (option, file) in [("--cacert", ca), ("--cert", cert), ("--key", key)] {
+                if let Some(file) = file {
+                    let _ = write!(line, " {option} {}", quoted(&file.display().to_string()));
+                }
+            }
+            write!(line, " -h {} -p {port}", quoted(host))
         }
         other => write!(line, " -u {}", quoted(&other.to_string())),
     };
@@ -51,11 +60,30 @@ mod tests {
             ("redis://:secret@h", "redis-cli -h h -p 6379"),
         ] {
             assert_eq!(
-                redis_cli(&url.into_connection_info().unwrap()),
+                redis_cli(&url.into_connection_info().unwrap(), &TlsFiles::default()),
                 line,
                 "{url}"
             );
         }
+    }
+
+    #[test]
+    fn over_tls_it_trusts_and_shows_the_same_files() {
+        let line = |tls: &TlsFiles| {
+            let info = "rediss://h:6380".into_connection_info().unwrap();
+            redis_cli(&info, tls)
+        };
+        let bare = line(&TlsFiles::default());
+        assert_eq!(bare, "redis-cli --tls -h h -p 6380");
+        let all = TlsFiles {
+            ca: Some("/etc/our ca.pem".into()),
+            cert: Some("client.pem".into()),
+            key: Some("client.key".into()),
+        };
+        assert_eq!(
+            line(&all),
+            "redis-cli --tls --cacert '/etc/our ca.pem' --cert client.pem --key client.key -h h -p 6380"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use redis::{AsyncConnectionConfig, RedisError, ServerErrorKind};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::access::{Access, AccessError, Distrust, distrust};
+use super::access::{Access, AccessError, Distrust, TlsFiles, distrust};
 use super::findings::Finding;
 use crate::metrics;
 use crate::retry::RECONNECT;
@@ -115,12 +115,14 @@ pub struct Redis {
     client: redis::Client,
     pool: deadpool_redis::Pool,
     server: Arc<str>,
+    tls: Arc<TlsFiles>,
 }
 
 impl Redis {
     /// Prepares connections; nothing is opened yet. What access needs of files is read now, once.
     pub fn open(access: impl Into<Access>) -> Result<Self, StoreError> {
-        let info = access.into().connection_info()?;
+        let access = access.into();
+        let info = access.connection_info()?;
         let server: Arc<str> = info.addr().to_string().into();
         let unusable = |e: RedisError| AccessError::Url(e.to_string());
         let manager =
@@ -138,6 +140,7 @@ impl Redis {
             client: redis::Client::open(info).map_err(unusable)?,
             pool,
             server,
+            tls: Arc::new(access.into_tls()),
         })
     }
 
@@ -148,7 +151,7 @@ impl Redis {
 
     /// `redis-cli` with what leads it to this server; a password is not among it.
     pub fn redis_cli(&self) -> String {
-        super::cli::redis_cli(self.client.get_connection_info())
+        super::cli::redis_cli(self.client.get_connection_info(), &self.tls)
     }
 
     /// A pooled connection for short commands.

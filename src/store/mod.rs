@@ -17,6 +17,7 @@ mod reader;
 mod scan;
 mod scripts;
 mod server;
+mod xinfo;
 
 pub use access::{Access, AccessError, Distrust, TlsFiles, distrust, holds_password};
 pub use cli::quoted;
@@ -31,3 +32,4 @@ pub use reader::Reader;
 pub use scan::{Walk, scan};
 pub use scripts::*;
 pub use server::{ClockOffset, Info, ServerFacts, info, time, uptime};
+pub use xinfo::{ConsumerInfo, GroupPositions, Held, Position, StreamInfo};

@@ -4,7 +4,7 @@
 //! Each request may be sent again, because the gateway knows it by its key. So whatever is not
 //! clearly an answer (nothing in time, half of one, one that makes no sense) counts as no answer.
 
-use std::{env, error::Error, time::Duration};
+use std::{error::Error, time::Duration};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rust_decimal::Decimal;
 use serde::Serialize;
 use streamfleet::HandlerError;
+use streamfleet::environment::variable;
 use streamfleet::secret::{self, Secret, SecretError};
 
 use super::answers::{Charge, read_charge, read_void};
@@ -73,14 +74,13 @@ struct ChargeRequest {
 impl Gateway {
     /// Reads `STREAMFLEET_GATEWAY`, `STREAMFLEET_GATEWAY_TOKEN_FILE` and `STREAMFLEET_GATEWAY_TIMEOUT_MS`.
     pub(crate) fn from_env() -> Result<Self, SetupError> {
-        let text = |name| env::var_os(name).filter(|value| !value.is_empty());
-        let address = text(VARIABLE).ok_or(SetupError::Missing)?;
+        let address = variable(VARIABLE).ok_or(SetupError::Missing)?;
         let authority = authority(&address.to_string_lossy())?;
-        let timeout = match text(TIMEOUT_VARIABLE) {
+        let timeout = match variable(TIMEOUT_VARIABLE) {
             Some(text) => milliseconds(&text.to_string_lossy())?,
             None => TIMEOUT,
         };
-        let token = secret::file(env::var_os(TOKEN_VARIABLE), TOKEN_CREDENTIAL);
+        let token = secret::file(variable(TOKEN_VARIABLE), TOKEN_CREDENTIAL);
         let token = token
             .map(|file| {
                 let token = Secret::read(&file)?;

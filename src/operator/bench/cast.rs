@@ -6,6 +6,7 @@ use super::process::Player;
 use super::roles::Kind;
 use super::stage::{Bench, Job, Side, Stage};
 use crate::fleet::ROUTER;
+use crate::process::args::CONFIG;
 
 pub(super) const WORKER: &str = "worker";
 pub(super) const PRODUCER: &str = "producer";
@@ -17,7 +18,7 @@ impl Bench<'_> {
     }
 
     fn connected(&self, spec: Spec) -> Spec {
-        spec.env("STREAMFLEET_CONFIG", &self.config)
+        spec.env(CONFIG, &self.config)
             .envs(self.place.redis.environment())
             .env("STREAMFLEET_LOG_FORMAT", "json")
             .env("STREAMFLEET_LOG", "info")

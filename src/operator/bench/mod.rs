@@ -51,8 +51,9 @@ use self::workload::{NAMESPACE, Shape, Workload, recipients};
 use super::CommandError;
 use super::answer::{Output, answer, one_line};
 use super::child::{ROUTER, programs};
-use super::server::Server;
+use super::server::{REDIS_SERVER, Server};
 use super::text::Paint;
+use crate::environment::variable;
 use crate::process::args::RedisArgs;
 use crate::process::exit::Exit;
 use crate::process::interrupted;
@@ -162,7 +163,7 @@ impl Args {
             more.push(("--stream-node-max-bytes", bytes.to_string()));
         }
         let silent = Arc::new(|_: &str| {});
-        let named = std::env::var_os("STREAMFLEET_REDIS_SERVER").map(PathBuf::from);
+        let named = variable(REDIS_SERVER).map(PathBuf::from);
         let program = self.redis_server.clone().or(named);
         let program = program.unwrap_or_else(|| "redis-server".into());
         Server::start(&program, folder, None, &more, silent).await

@@ -1,158 +1,172 @@
 //! What is observed: counters and lengths of the streams, taken again and again for a while.
 //!
-//! Redis: XINFO GROUPS, XLEN and the counters of the stream, and the consumers of each group.
+//! Redis: XINFO STREAM and GROUPS of each stream, and the consumers of each group.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use redis::{FromRedisValue, Value};
+use redis::RedisError;
 use tokio::time::Instant;
 
 use super::super::{CommandError, Session};
+use crate::status::{Answers, ask, deletes_settled};
+use crate::store::{ConsumerInfo, GroupPositions, Held, Position, StreamInfo};
 
 /// How often it is looked in between.
 const EVERY: Duration = Duration::from_millis(200);
 
+/// A stream, and a group on it.
+pub(super) type Pair = (String, String);
+
 /// One look at one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Look {
-    /// Entries that were ever added to its streams.
+    /// Entries that were ever added to its stream.
     pub(super) added: u64,
-    /// Entries that it has not read.
-    pub(super) waiting: u64,
+    /// Entries that it has not read; unknown where Redis cannot tell.
+    pub(super) waiting: Option<u64>,
     /// Entries that it has read and not settled, those that wait for a retry left out.
     pub(super) held: u64,
     /// Entries that wait for a retry, or were given back.
     pub(super) parked: u64,
 }
 
-/// What was seen of one group.
+/// What was seen of one subscriber.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Observed {
     /// Seconds that it was looked at.
     pub(super) seconds: f64,
     /// Entries that came.
     pub(super) arrived: f64,
-    /// Entries that it settled.
-    pub(super) settled: f64,
-    /// On average.
-    pub(super) waiting: f64,
+    /// Entries that it settled; unknown if it is not known what waits.
+    pub(super) settled: Option<f64>,
+    /// On average; unknown where Redis could not tell once.
+    pub(super) waiting: Option<f64>,
     pub(super) held: f64,
 }
 
-/// Looks at the groups of these subscribers for a while.
+/// Looks at groups for a while; what was seen, by subscriber.
 pub(super) async fn observe(
     session: &Session,
-    subscribers: &[&str],
+    pairs: &[Pair],
     how_long: Duration,
 ) -> Result<BTreeMap<String, Observed>, CommandError> {
-    let (began, mut looks) = (Instant::now(), Vec::new());
-    loop {
-        looks.push((Instant::now(), look(session, subscribers).await?));
+    let (began, mut looks) = (Instant::now(), vec![Vec::new(); pairs.len()]);
+    let mut last = began;
+    for turn in 0_u64.. {
+        let all = look(session, pairs).await?;
+        last = Instant::now();
+        for (looks, look) in looks.iter_mut().zip(all) {
+            looks.extend(look);
+        }
         let left = how_long.saturating_sub(began.elapsed());
-        if left.is_zero() && looks.len() > 1 {
+        if left.is_zero() && turn > 0 {
             break;
         }
         tokio::time::sleep(left.min(EVERY)).await;
     }
-    let of = |name: &&str| {
-        let of = looks
-            .iter()
-            .map(|(at, all)| (*at - began, all.get(*name).copied().unwrap_or_default()));
-        ((*name).to_owned(), summed(&of.collect::<Vec<_>>()))
-    };
-    Ok(subscribers.iter().map(of).collect())
-}
-
-/// From the first look to the last.
-fn summed(looks: &[(Duration, Look)]) -> Observed {
-    let (Some((from, first)), Some((to, last))) = (looks.first(), looks.last()) else {
-        return Observed::default();
-    };
-    let owed = |look: &Look| (look.waiting + look.held + look.parked) as f64;
-    let arrived = last.added.saturating_sub(first.added) as f64;
-    let mean = |of: fn(&Look) -> u64| {
-        looks.iter().map(|(_, look)| of(look) as f64).sum::<f64>() / looks.len() as f64
-    };
-    Observed {
-        seconds: (*to - *from).as_secs_f64(),
-        arrived,
-        // What came, and was there before, and is not there any more.
-        settled: (owed(first) + arrived - owed(last)).max(0.0),
-        waiting: mean(|look| look.waiting),
-        held: mean(|look| look.held),
+    let seconds = (last - began).as_secs_f64();
+    let mut seen: BTreeMap<String, Observed> = BTreeMap::new();
+    for ((_, subscriber), looks) in pairs.iter().zip(&looks) {
+        let of = summed(looks, seconds);
+        let known = seen.remove(subscriber);
+        let together = known.map_or(of, |known| known.and(of));
+        seen.insert(subscriber.clone(), together);
     }
+    Ok(seen)
 }
 
-async fn look(
-    session: &Session,
-    subscribers: &[&str],
-) -> Result<BTreeMap<String, Look>, CommandError> {
-    let routing = &session.config.routing;
-    let mut ask = redis::pipe();
-    ask.atomic();
-    let mut of = Vec::new();
-    for name in subscribers {
-        for stream in routing.streams_of(name) {
-            let key = session.keys.stream(stream);
-            ask.cmd("XINFO").arg("STREAM").arg(&key);
-            ask.cmd("XINFO").arg("GROUPS").arg(&key);
-            ask.cmd("XINFO").arg("CONSUMERS").arg(&key).arg(*name);
-            of.push((*name).to_owned());
+impl Observed {
+    /// Both groups of a subscriber together.
+    fn and(self, other: Self) -> Self {
+        let sum = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
+        Self {
+            seconds: self.seconds,
+            arrived: self.arrived + other.arrived,
+            settled: sum(self.settled, other.settled),
+            waiting: sum(self.waiting, other.waiting),
+            held: self.held + other.held,
         }
     }
-    if of.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    ask.ignore_errors();
-    let answers: Vec<Value> = session
-        .link
-        .run(|mut c| async move { ask.query_async(&mut c).await })
-        .await?;
-    let mut looks: BTreeMap<String, Look> = BTreeMap::new();
-    for (name, answers) in of.into_iter().zip(answers.chunks(3)) {
-        // Of a stream or group that is not there yet, nothing comes and nothing waits.
-        let [stream, groups, consumers] = answers else {
-            continue;
+}
+
+/// From the first look at a group to the last. Of one that is not there nothing comes and nothing waits.
+fn summed(looks: &[Look], seconds: f64) -> Observed {
+    let (Some(first), Some(last)) = (looks.first(), looks.last()) else {
+        return Observed {
+            seconds,
+            settled: Some(0.0),
+            waiting: Some(0.0),
+            ..Observed::default()
         };
-        let look = looks.entry(name.clone()).or_default();
-        look.added += number(&map(stream), "entries-added").unwrap_or(0);
-        let group = list(groups).into_iter().find(|group| {
-            group
-                .get("name")
-                .and_then(|n| String::from_redis_value(n.clone()).ok())
-                == Some(name.clone())
-        });
-        look.waiting += group.and_then(|group| number(&group, "lag")).unwrap_or(0);
-        for consumer in list(consumers) {
-            let pending = number(&consumer, "pending").unwrap_or(0);
-            let of = consumer.get("name").cloned().unwrap_or(Value::Nil);
-            match String::from_redis_value(of).as_deref() {
-                Ok(crate::store::RETRY | crate::store::RELEASED) => look.parked += pending,
-                _ => look.held += pending,
-            }
-        }
+    };
+    let owed = |look: &Look| Some((look.waiting? + look.held + look.parked) as f64);
+    let arrived = last.added.saturating_sub(first.added) as f64;
+    let count = looks.len() as f64;
+    let waiting: Option<f64> = looks.iter().map(|look| Some(look.waiting? as f64)).sum();
+    let settled = owed(first)
+        .zip(owed(last))
+        // What came, and was there before, and is not there any more.
+        .map(|(before, after)| (before + arrived - after).max(0.0));
+    Observed {
+        seconds,
+        arrived,
+        settled,
+        waiting: waiting.map(|sum| sum / count),
+        held: looks.iter().map(|look| look.held as f64).sum::<f64>() / count,
     }
-    Ok(looks)
 }
 
-type Fields = BTreeMap<String, Value>;
-
-fn map(value: &Value) -> Fields {
-    Fields::from_redis_value(value.clone()).unwrap_or_default()
+/// One look at each; nothing for a group that is not there.
+async fn look(session: &Session, pairs: &[Pair]) -> Result<Vec<Option<Look>>, CommandError> {
+    let mut questions = redis::pipe();
+    if !pairs.is_empty() {
+        questions.atomic();
+    }
+    for (stream, subscriber) in pairs {
+        let key = session.keys.stream(stream);
+        questions.cmd("XINFO").arg("STREAM").arg(&key);
+        questions.cmd("XINFO").arg("GROUPS").arg(&key);
+        questions.cmd("XINFO").arg("CONSUMERS").arg(&key);
+        questions.arg(subscriber);
+    }
+    let answers = ask(&session.link, questions).await?;
+    let mut answers = Answers(answers.into_iter());
+    let looks = pairs.iter().map(|pair| read(pair, &mut answers));
+    let looks: Result<_, RedisError> = looks.collect();
+    Ok(looks.map_err(|error| session.link.redis().error(error))?)
 }
 
-fn list(value: &Value) -> Vec<Fields> {
-    Vec::from_redis_value(value.clone()).unwrap_or_default()
+fn read(pair: &Pair, answers: &mut Answers) -> Result<Option<Look>, RedisError> {
+    let (stream, subscriber) = pair;
+    let info: Option<StreamInfo> = answers.take()?;
+    let groups: Option<GroupPositions> = answers.take()?;
+    let consumers: Option<Vec<ConsumerInfo>> = answers.take()?;
+    let at = groups.and_then(|groups| groups.0.get(subscriber).copied());
+    let (Some(info), Some(at)) = (info, at) else {
+        return Ok(None);
+    };
+    let held = Held::by(&consumers.unwrap_or_default());
+    Ok(Some(Look {
+        added: info.added,
+        waiting: waiting(&info, at, deletes_settled(stream, subscriber)),
+        held: held.in_flight,
+        parked: held.retrying + held.released,
+    }))
 }
 
-fn number(fields: &Fields, name: &str) -> Option<u64> {
-    u64::from_redis_value(fields.get(name)?.clone()).ok()
+fn waiting(info: &StreamInfo, at: Position, deletes_settled: bool) -> Option<u64> {
+    match at.lag {
+        _ if info.length == 0 || at.delivered >= info.last => Some(0),
+        _ if deletes_settled => Some(info.length.saturating_sub(at.pending)),
+        lag => lag,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::EntryId;
 
     #[test]
     fn what_came_and_is_not_there_was_settled() {
@@ -162,20 +176,47 @@ mod tests {
             held,
             parked,
         };
-        let s = Duration::from_secs;
-        let observed = summed(&[
-            (s(0), look(100, 10, 4, 1)),
-            (s(1), look(130, 20, 4, 1)),
-            (s(2), look(160, 30, 4, 2)),
-        ]);
+        let looks = [
+            look(100, Some(10), 4, 1),
+            look(130, Some(20), 4, 1),
+            look(160, Some(30), 4, 2),
+        ];
         let expected = Observed {
             seconds: 2.0,
             arrived: 60.0,
-            settled: 39.0,
-            waiting: 20.0,
+            settled: Some(39.0),
+            waiting: Some(20.0),
             held: 4.0,
         };
-        assert_eq!(observed, expected);
-        assert_eq!(summed(&[]), Observed::default());
+        assert_eq!(summed(&looks, 2.0), expected);
+        let not_there = summed(&[], 2.0);
+        assert_eq!((not_there.arrived, not_there.settled), (0.0, Some(0.0)));
+        assert_eq!(expected.and(expected).settled, Some(78.0));
+
+        // What Redis cannot tell is not nothing.
+        let unknown = summed(&[looks[0], look(160, None, 4, 2)], 2.0);
+        assert_eq!((unknown.settled, unknown.waiting), (None, None));
+        assert_eq!((unknown.arrived, unknown.held), (60.0, 4.0));
+        assert_eq!(expected.and(unknown).waiting, None);
+    }
+
+    #[test]
+    fn what_is_surely_read_needs_no_lag() {
+        let id = |ms| EntryId { ms, seq: 0 };
+        let info = StreamInfo {
+            length: 5,
+            added: 9,
+            last: id(9),
+            first: Some(id(5)),
+        };
+        let at = |delivered, lag| Position {
+            pending: 2,
+            delivered: id(delivered),
+            lag,
+        };
+        assert_eq!(waiting(&info, at(9, None), false), Some(0));
+        assert_eq!(waiting(&info, at(7, None), false), None);
+        assert_eq!(waiting(&info, at(7, Some(2)), false), Some(2));
+        assert_eq!(waiting(&info, at(7, None), true), Some(3));
     }
 }

@@ -96,6 +96,22 @@ pub(super) fn want(root: &Command, words: &[String]) -> Want {
     arg.map_or(Want::Nothing, |arg| values(command, arg, typed, ""))
 }
 
+/// The words as they were typed: bash also breaks them at each colon, as in `redis://host:port`.
+pub(super) fn rejoined(words: &[String]) -> Vec<String> {
+    let is_colon = |word: &str| !word.is_empty() && word.chars().all(|c| c == ':');
+    let mut whole: Vec<String> = Vec::new();
+    let mut after_colon = false;
+    for word in words {
+        let colon = is_colon(word);
+        match whole.last_mut().filter(|_| colon || after_colon) {
+            Some(last) => last.push_str(word),
+            None => whole.push(word.clone()),
+        }
+        after_colon = colon;
+    }
+    whole
+}
+
 /// The value of an option among these words.
 pub(super) fn option(words: &[String], name: &str) -> Option<String> {
     let mut words = words.iter();
@@ -249,6 +265,26 @@ mod tests {
             Want::Nothing,
             "there is no second one"
         );
+    }
+
+    #[test]
+    fn what_bash_breaks_at_colons_is_whole_again() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for (broken, whole) in [
+            (
+                "pause --redis-url redis : //h : 6380 ",
+                "pause --redis-url redis://h:6380 ",
+            ),
+            (
+                "pause --redis-url = unix : ///s x",
+                "pause --redis-url = unix:///s x",
+            ),
+            ("pause a", "pause a"),
+            (": a", ":a"),
+        ] {
+            assert_eq!(rejoined(&words(broken)), words(whole), "{broken}");
+        }
+        assert!(rejoined(&[]).is_empty());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::dead::Letters;
 use crate::letter::Letter;
 use crate::process::exit::Exit;
 use crate::routing::Redact;
+use crate::time;
 
 /// Letters of one subscriber that died of the same.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -34,8 +35,7 @@ impl Group {
     /// By the fingerprint that the letter has as it is stored: what is hidden of it must not change which
     /// letters it selects.
     fn of(owner: &str, fingerprint: String, letter: &Letter) -> Self {
-        let at = i64::try_from(letter.id.ms).ok();
-        let at = at.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let at = time::from_ms(letter.id.ms);
         Self {
             fingerprint,
             count: 1,
@@ -184,7 +184,7 @@ mod tests {
         let first = &groups[0];
         assert_eq!(first.example, "3000-0");
         assert_eq!(first.error, "order 22 is unknown");
-        let at = |ms| Timestamp::from_millisecond(ms).ok();
+        let at = time::from_ms;
         assert_eq!((first.first, first.last), (at(1_000), at(3_000)));
         assert_eq!(
             groups[1].fingerprint, first.fingerprint,

@@ -19,6 +19,7 @@ use crate::letter::Letter;
 use crate::process::args::CommonArgs;
 use crate::process::exit::Exit;
 use crate::store::EntryId;
+use crate::time;
 use crate::worker::Attempt;
 
 /// Look at dead letters, send them back, throw them away.
@@ -50,7 +51,7 @@ struct ListArgs {
     #[arg(long)]
     group: bool,
     /// How many at most.
-    #[arg(long, value_name = "N", default_value = "50")]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = super::at_least_one::<NonZeroU32>)]
     limit: NonZeroU32,
     /// Show also what `redact` in routing.yaml hides.
     #[arg(long)]
@@ -196,7 +197,7 @@ async fn list(args: ListArgs) -> Result<Exit, CommandError> {
             items.push(&Shown::new(&owner, &letter))?;
             continue;
         }
-        let died = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+        let died = time::to_ms(jiff::Timestamp::now());
         rows.add_row([
             escape(&owner),
             letter.id.to_string(),

@@ -31,13 +31,13 @@ pub(super) struct MoveArgs {
     #[arg(long, conflicts_with = "ids")]
     all: bool,
     /// How many at most.
-    #[arg(long, value_name = "N", conflicts_with = "ids")]
+    #[arg(long, value_name = "N", conflicts_with = "ids", value_parser = super::super::at_least_one::<NonZeroU32>)]
     limit: Option<NonZeroU32>,
     /// Say what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
     /// How many per second at most.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::super::at_least_one::<NonZeroU32>)]
     rate: Option<NonZeroU32>,
 }
 

@@ -10,6 +10,7 @@ use crate::fleet::{GroupRecord, group_records};
 use crate::routing::Routing;
 use crate::status::{self, Answers, Snapshot, WorkerStatus};
 use crate::store::{self, EntryId, ServerFacts, StoreError};
+use crate::time;
 
 /// Everything that is judged.
 pub(super) struct Facts {
@@ -105,8 +106,7 @@ async fn oldest(
     groups: impl Iterator<Item = &(String, String)>,
     snapshot: &Option<Snapshot>,
 ) -> Result<HashMap<(String, String), u64>, StoreError> {
-    let now = snapshot.as_ref().map(|s| s.at.as_millisecond());
-    let now = now.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
+    let now = snapshot.as_ref().map_or(0, |s| time::to_ms(s.at));
     let groups: Vec<_> = groups.cloned().collect();
     let mut ask = redis::pipe();
     for (stream, group) in &groups {

@@ -15,7 +15,7 @@ use crate::fleet::control::POLL;
 use crate::operator::child::{Child, Listener, Spec};
 use crate::operator::text::{count, escape};
 use crate::operator::{CommandError, Session};
-use crate::process::args::RedisArgs;
+use crate::process::args::{CONFIG, RedisArgs};
 use crate::rebuild::{Positions, RebuildError, Replaced, Shadow};
 use crate::store::{StoreError, Switched, loses_connection, retry_until};
 
@@ -234,7 +234,7 @@ impl<'a> Drive<'a> {
             .arg("rebuild")
             .arg("--drain")
             .arg(DRAIN_SECONDS)
-            .env("STREAMFLEET_CONFIG", &self.settings.config)
+            .env(CONFIG, &self.settings.config)
             .envs(self.settings.redis.environment())
             .env("STREAMFLEET_LOG", "warn")
             .env("STREAMFLEET_LOG_FORMAT", "human")

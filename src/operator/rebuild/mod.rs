@@ -168,7 +168,7 @@ async fn under_turn(
         program,
         allow_incomplete: args.allow_incomplete,
         pause: args.pause,
-        config: args.common.config.clone(),
+        config: args.common.config.path.clone(),
         redis: args.common.redis.clone(),
     };
     let rebuilt = async {

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::fleet::control;
 use crate::operator::{CommandError, Session};
 use crate::store::{StoreError, time};
+use crate::time::from_ms;
 
 /// Who pauses it.
 const BY: &str = "streamfleet rebuild";
@@ -24,10 +23,8 @@ pub(super) async fn begin(
         return Ok(());
     }
     let now = link.run(|mut c| async move { time(&mut c).await }).await?;
-    let until = (now + at_most).as_millis();
-    let until = i64::try_from(until)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let until = u64::try_from((now + at_most).as_millis());
+    let until = until.ok().and_then(from_ms);
     let why = "a rebuilt read model takes its place";
     control::pause(link, keys, subscriber, until, BY, why).await?;
     Ok(())

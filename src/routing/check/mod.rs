@@ -11,7 +11,7 @@ use crate::routing::duration::{Span, show};
 use crate::routing::model::{Model, StreamModel};
 use crate::routing::names::{NameKind, name_problem};
 use crate::routing::problem::{Problem, Severity, did_you_mean};
-use crate::routing::redact::Pointer;
+use crate::routing::redact::{ENTITY, Of, Pointer};
 use crate::routing::structure::cut;
 use crate::routing::yaml::{Node, Place};
 use crate::schemas::SchemaSet;
@@ -29,7 +29,7 @@ pub(super) struct Checked<'a> {
     pub(super) streams: Vec<CheckedStream<'a>>,
     routes: Vec<(Pattern, Vec<&'a str>)>,
     pub(super) retired: Vec<&'a str>,
-    pub(super) redact: Vec<(Pattern, Vec<Pointer>)>,
+    pub(super) redact: Vec<(Of, Vec<Pointer>)>,
 }
 
 /// A stream with its patterns and their positions in its list.
@@ -286,14 +286,25 @@ impl<'a> Checker<'a> {
             .ok()
     }
 
-    fn redact(&mut self) -> Vec<(Pattern, Vec<Pointer>)> {
+    fn redact(&mut self) -> Vec<(Of, Vec<Pointer>)> {
         let mut rules = Vec::new();
         for (key, texts) in in_file_order(self.input.tree, "redact", &self.input.model.redact) {
             let place = self.input.tree.key_place_of(&["redact", key]);
-            let pattern = self.pattern(place, key);
+            let of = match key.strip_prefix(ENTITY) {
+                Some(kind) => self.entities(place, kind),
+                None => self.pattern(place, key).map(Of::Events),
+            };
+            let stored = key.starts_with(ENTITY);
             let mut pointers = Vec::new();
             for (at, text) in texts.0.iter().enumerate() {
-                match Pointer::parse(&text.0) {
+                let pointer = match Pointer::parse(&text.0) {
+                    Ok(pointer) if stored && !pointer.is_of_entities() => Err((
+                        "the history of an entity has nothing there",
+                        "name its data or something in them, like /data or /data/email",
+                    )),
+                    read => read,
+                };
+                match pointer {
                     Ok(pointer) => pointers.push(pointer),
                     Err((why, fix)) => {
                         let path = ["redact", key, &at.to_string()];
@@ -302,9 +313,26 @@ impl<'a> Checker<'a> {
                     }
                 }
             }
-            rules.extend(pattern.map(|pattern| (pattern, pointers)));
+            rules.extend(of.map(|of| (of, pointers)));
         }
         rules
+    }
+
+    /// A kind of entity, or `*` for every kind.
+    fn entities(&mut self, place: Place, kind: &str) -> Option<Of> {
+        if kind == "*" {
+            return Some(Of::Entities(None));
+        }
+        if kind.is_empty() || kind.contains([':', '*']) {
+            self.push(
+                Severity::Error,
+                place,
+                format!("`{ENTITY}{}` is no kind of entity", cut(kind)),
+                "write entity:<Entity>, such as entity:Order, or \"entity:*\" for every kind",
+            );
+            return None;
+        }
+        Some(Of::Entities(Some(kind.to_owned())))
     }
 
     /// Every type belongs to exactly one stream, so no two streams may ask for the same.

@@ -59,6 +59,62 @@ fn a_redis_that_is_away_or_hangs_costs_its_names_and_no_time() {
     assert!(complete(&fleet, &["pause", ""]).is_empty());
 }
 
+/// What was typed says which configuration and which Redis, as whom; then the environment does.
+#[test]
+fn the_words_say_whom_to_ask() {
+    let (fleet, other) = (Fleet::new(), Fleet::new());
+    let _: u64 = other.cli("HSET fleet group:old-events:old-service 1000:0-0");
+    let (url, away) = (other.url(), "unix:///nowhere");
+    let asked = |words: &[&str]| complete(&fleet, &[words, &["pause", "ol"]].concat());
+    assert!(asked(&[]).is_empty());
+    assert_eq!(asked(&["--redis-url", &url]), ["old-service"]);
+    assert!(asked(&["--redis-url", away]).is_empty());
+    // As another user, with a password from a file.
+    let _: () = other.cli("ACL SETUSER fleet on >hunter2 ~* &* +@all");
+    let _: () = other.cli("ACL SETUSER default off");
+    let password = fleet.dir.path().join("password");
+    std::fs::write(&password, "hunter2").unwrap();
+    let password = password.to_str().unwrap();
+    let user = ["--redis-url", &url, "--redis-username", "fleet"];
+    assert!(asked(&user).is_empty(), "no password");
+    let file = format!("--redis-password-file={password}");
+    assert_eq!(asked(&[&user[..], &[&file]].concat()), ["old-service"]);
+    // (bash breaks words at colons and equals signs.)
+    let broken = url.replace(':', " : ");
+    let broken: Vec<_> = broken.split(' ').collect();
+    let broken = [&["--redis-url", "="], &broken[..], &user[2..], &[&file]].concat();
+    assert_eq!(asked(&broken), ["old-service"]);
+    // Another file.
+    let text = std::fs::read_to_string(fleet.config()).unwrap();
+    let elsewhere = fleet.dir.path().join("elsewhere.yaml");
+    let elsewhere = elsewhere.to_str().unwrap();
+    std::fs::write(elsewhere, text.replace("other-service", "ola-service")).unwrap();
+    assert_eq!(asked(&["--config", elsewhere]), ["ola-service"]);
+    // What the command would refuse asks nobody.
+    assert!(asked(&["--redis-url", "redis://u:hunter2@127.0.0.1"]).is_empty());
+}
+
+/// A file can be a pipe to which nobody writes.
+#[test]
+fn a_file_that_is_never_read_to_its_end_costs_no_time() {
+    let fleet = Fleet::new();
+    let pipe = fleet.dir.path().join("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let pipe = pipe.to_str().unwrap();
+    let since = Instant::now();
+    let names = ["other-service", "probe-service"];
+    let words = ["pause", "--redis-password-file", pipe, ""];
+    assert_eq!(complete(&fleet, &words), names);
+    assert!(complete(&fleet, &["pause", "--config", pipe, ""]).is_empty());
+    assert!(since.elapsed() < Duration::from_secs(10));
+}
+
 /// The script in a real bash: what Tab would offer.
 #[test]
 fn bash_offers_what_the_command_says() {

@@ -54,6 +54,12 @@ fn entities_are_counted_by_kind_and_listed() {
             .list(),
         json!([])
     );
+    let none = fleet.ask(&["entity", "list", "Ghost"]).ok();
+    assert_eq!(none, "no entities of the kind Ghost\n");
+    let none = fleet.ask(&["saga", "list", "Ghost"]).ok();
+    assert_eq!(none, "no sagas of the kind Ghost are under way\n");
+    let none = Fleet::new().ask(&["entity", "list"]).ok();
+    assert_eq!(none, "no entities\n");
 }
 
 #[test]

@@ -97,6 +97,8 @@ fn what_is_owed_says_who_holds_it_and_how_it_fared() {
     let one = fleet.ask(&["pending", "--limit", "1"]);
     assert!(one.err.contains("there are more"), "{one:?}");
     assert_eq!(one.ok().lines().count(), 2);
+    let none = fleet.ask(&["pending", "--limit", "0"]).failed(2);
+    assert!(none.contains("write a whole number, 1 at least"), "{none}");
     assert_eq!(
         fleet.ask(&["pending", "other-service"]).ok(),
         "nothing is pending\n"

@@ -92,7 +92,12 @@ fn a_password_comes_from_a_file_or_a_credential() {
         said.contains("The user or the password is not accepted"),
         "{said}"
     );
-    let said = status(&fleet, &[user, credentials, (FILE, "")]).failed(78);
+    status(&fleet, &[user, credentials, (FILE, "")]).ok();
+    let mut none = streamfleet(&["status", "--redis-password-file", ""]);
+    none.env("STREAMFLEET_CONFIG", fleet.config());
+    none.env("STREAMFLEET_REDIS_URL", fleet.url());
+    none.envs([user, credentials]);
+    let said = run(none, b"").failed(78);
     assert!(said.contains("but no password"), "{said}");
     let said = status(&fleet, &[user, (FILE, "/nowhere")]).failed(78);
     assert!(said.contains("/nowhere: No such file"), "{said}");
@@ -101,5 +106,53 @@ fn a_password_comes_from_a_file_or_a_credential() {
     assert!(
         said.contains("two passwords") && !said.contains("hunter"),
         "{said}"
+    );
+}
+
+/// `Environment=X=` in a unit sets it and means nothing.
+#[test]
+fn a_variable_that_is_empty_is_as_good_as_none() {
+    let fleet = Fleet::new();
+    const NAMES: [&str; 13] = [
+        "STREAMFLEET_CONFIG",
+        "STREAMFLEET_REDIS_URL",
+        "STREAMFLEET_REDIS_USERNAME",
+        FILE,
+        "STREAMFLEET_REDIS_CA_FILE",
+        "STREAMFLEET_REDIS_CERT_FILE",
+        "STREAMFLEET_REDIS_KEY_FILE",
+        "STREAMFLEET_REDIS_SERVER",
+        "STREAMFLEET_METRICS_ADDRESS",
+        "STREAMFLEET_WATCH",
+        "STREAMFLEET_THREADS",
+        "STREAMFLEET_LOG",
+        "STREAMFLEET_LOG_FORMAT",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let with_nothing = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(folder.path());
+        command.envs(NAMES.map(|name| (name, "")));
+        run(command, b"")
+    };
+    for (program, args) in [
+        (env!("CARGO_BIN_EXE_streamfleet-router"), &[][..]),
+        (env!("CARGO_BIN_EXE_cache-worker"), &[]),
+        (env!("CARGO_BIN_EXE_streamfleet"), &["status"]),
+        (env!("CARGO_BIN_EXE_streamfleet"), &["dev"]),
+    ] {
+        // The default, which is not in this folder.
+        let said = with_nothing(program, args).failed(78);
+        assert!(said.contains("routing.yaml: "), "{said}");
+        assert!(!said.contains("is human or json"), "{said}");
+    }
+    std::fs::copy(fleet.config(), folder.path().join("routing.yaml")).unwrap();
+    let schemas = fleet.config().parent().unwrap().join("schemas");
+    std::os::unix::fs::symlink(schemas, folder.path().join("schemas")).unwrap();
+    let ran = with_nothing(env!("CARGO_BIN_EXE_streamfleet"), &["status"]);
+    // There may be one.
+    assert!(
+        ran.code == Some(0) || ran.err.contains("127.0.0.1:6379"),
+        "{ran:?}"
     );
 }

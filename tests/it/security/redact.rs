@@ -152,3 +152,50 @@ fn a_pointer_that_cannot_be_is_refused_with_its_place() {
         assert!(said.contains(told), "{told}: {said}");
     }
 }
+
+#[test]
+fn histories_of_entities_are_shown_without_it() {
+    let fleet =
+        fleet(r#"{ "**": [/data/other], entity:User: [/data/card], "entity:*": [/data/pin] }"#);
+    let data = json!({"card": HIDDEN, "pin": HIDDEN, "other": "shown"});
+    for entity in ["User", "Order"] {
+        let line =
+            format!("XADD es:{entity}:1 1-0 type Made data {data} at 2026-01-05T10:00:00Z event x");
+        let _: String = fleet.cli(&line);
+    }
+    let show = |entity: &str, more: &[&str]| {
+        let args = [&["entity", "show", entity, "1"], more].concat();
+        fleet.ask(&args).ok()
+    };
+    for more in [&[][..], &["--output", "json"]] {
+        let shown = show("User", more);
+        assert!(
+            !shown.contains(HIDDEN) && shown.contains("shown"),
+            "{shown}"
+        );
+        let shown = show("Order", more);
+        assert!(
+            shown.contains(HIDDEN) && shown.contains(r#""pin":"***""#),
+            "{shown}"
+        );
+    }
+    let whole = show("User", &["--unredacted"]);
+    assert_eq!(whole.matches(HIDDEN).count(), 2, "{whole}");
+    let saga = fleet.ask(&["saga", "show", "User", "1"]).ok();
+    assert!(!saga.contains(HIDDEN), "{saga}");
+}
+
+#[test]
+fn a_rule_for_no_entity_is_refused_with_its_place() {
+    let fleet = fleet("\n  entity:User: [/source]\n  \"entity:\": [/data]\n  entity:a:b: [/data]");
+    let ran = fleet.ask(&["check"]);
+    let said = format!("{}{}", ran.out, ran.err);
+    ran.failed(78);
+    for told in [
+        ":5:17: error: `/source` cannot be hidden: the history of an entity has nothing there",
+        ":6:3: error: `entity:` is no kind of entity",
+        ":7:3: error: `entity:a:b` is no kind of entity",
+    ] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+}

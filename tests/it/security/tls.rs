@@ -8,7 +8,7 @@ use std::process::Command;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use crate::support::cli::{Ran, run, streamfleet};
+use crate::support::cli::{Ran, items, run, streamfleet};
 use crate::support::{Fleet, Server, event, eventually};
 
 /// Who vouches for certificates.
@@ -150,6 +150,29 @@ fn a_server_that_asks_for_a_certificate_gets_it() {
     }
     let said = tls.status("localhost", ["ca.pem", "client.pem", "stranger.key"]);
     assert!(said.failed(78).contains("KeyMismatch"));
+}
+
+/// What a finding is proved with reaches the same server, by the same trust.
+#[test]
+fn proofs_can_be_typed_as_they_stand() {
+    let tls = Encrypted::start("yes");
+    std::fs::copy(tls.file("ca.pem"), tls.file("our ca.pem")).unwrap();
+    let mut doctor = streamfleet(&["doctor", "--output", "json"]);
+    tls.equip(
+        &mut doctor,
+        "localhost",
+        ["our ca.pem", "client.pem", "client.key"],
+    );
+    let found = items(&run(doctor, b"").out);
+    assert!(!found.is_empty());
+    for finding in found {
+        let line = finding["proof"].as_str().unwrap();
+        let mut shell = Command::new("bash");
+        shell.args(["--noprofile", "--norc", "-c", line]);
+        let ran = run(shell, b"");
+        assert!(ran.code == Some(0) && ran.err.is_empty(), "{line}: {ran:?}");
+        assert!(line.contains("/our ca.pem'"), "{line}");
+    }
 }
 
 #[test]

@@ -158,6 +158,20 @@ fn a_key_is_charged_once_whoever_asks_and_however_often() {
     assert_eq!(gateway.books(), ("0.10".into(), "0.10".into(), 1, 1));
 }
 
+/// What callers authenticate with is in its memory.
+#[test]
+fn it_writes_no_core_dump() {
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(folder.path());
+    let pid = gateway.child.as_ref().unwrap().id();
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let soft = core.unwrap().split_whitespace().nth(4);
+    assert_eq!(soft, Some("0"), "{limits}");
+}
+
 #[test]
 fn what_is_no_request_is_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Finding;
 use super::facts::Facts;
 use crate::fleet::ROUTER;
-use crate::status::{Condition, GroupStatus, State, WorkerStatus};
+use crate::status::{self, Condition, GroupStatus, State, WorkerStatus};
 use crate::store::{self, Severity};
 
 /// How grave a finding is.
@@ -128,10 +128,7 @@ fn workers(facts: &Facts, found: &mut Vec<Finding>) {
     for ghost in facts.workers.iter().filter(|w| w.state == State::Ghost) {
         found.extend(haunted(ghost, facts));
     }
-    let alive = |name: &str| {
-        let mut of = facts.workers.iter().filter(|w| w.subscriber == name);
-        of.any(|worker| worker.state == State::Alive)
-    };
+    let alive = |name: &str| status::alive(&facts.workers, name) > 0;
     if !alive(ROUTER) {
         let waits = snapshot.router.inbox;
         found.push(finding(
