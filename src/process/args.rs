@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{Resettable, StringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -51,15 +51,25 @@ const PASSWORD_CREDENTIAL: &str = "redis-password";
 /// Where the configuration is.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfigArgs {
-    /// The routing.yaml to use.
+    /// The configuration. [default: routing.yaml, or /etc/streamfleet/routing.yaml where there is none]
     #[arg(
         long = "config",
         id = "config",
         value_name = "FILE",
         env = CONFIG,
-        default_value = "routing.yaml"
+        default_value_os_t = default_config(),
+        hide_default_value = true
     )]
     pub path: PathBuf,
+}
+
+/// The file in this folder, or that of the package.
+fn default_config() -> PathBuf {
+    let installed = PathBuf::from("/etc/streamfleet/routing.yaml");
+    match Path::new("routing.yaml").exists() || !installed.exists() {
+        true => PathBuf::from("routing.yaml"),
+        false => installed,
+    }
 }
 
 impl ConfigArgs {
