@@ -1,7 +1,7 @@
 //! What stops all workers of one subscriber: a pause, which an operator ends, and the circuit
 //! breaker, which they open and close themselves.
 //!
-//! Redis: `control:<subscriber>`; the from_mss in it are those of the server's clock.
+//! Redis: `control:<subscriber>`; the moments in it are those of the server's clock.
 //! Guarantee: it outlives the processes. Workers learn of a change within [`POLL`]; they finish what
 //! they hold, and what they have not read stays where it is.
 
@@ -19,7 +19,7 @@ pub const POLL: Duration = Duration::from_millis(500);
 /// Bytes that are kept of who and why.
 pub(crate) const MAX_TEXT: usize = 500;
 
-/// Whether the workers of a subscriber may read, at one from_ms.
+/// Whether the workers of a subscriber may read, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Control {
     /// Not, because it is paused.
@@ -80,7 +80,7 @@ impl Control {
         "why",
     ];
 
-    /// Reads the answer of [`FIELDS`](Self::FIELDS), as it is at that from_ms of the server's clock.
+    /// Reads the answer of [`FIELDS`](Self::FIELDS), as it is at that moment of the server's clock.
     pub(crate) fn read(now_ms: u64, fields: [Option<String>; 8]) -> Self {
         let [
             paused_until,
@@ -95,7 +95,7 @@ impl Control {
         let ms = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
         let paused = paused_until.and_then(|text| {
             let until = text.parse::<u64>().ok();
-            // What is no from_ms has no end: who made it so is to end it.
+            // What is no moment has no end: who made it so is to end it.
             until.is_none_or(|until| until > now_ms).then(|| Pause {
                 until: until.and_then(from_ms),
                 by: by.unwrap_or_default(),
@@ -123,7 +123,7 @@ impl Control {
     }
 }
 
-/// Pauses a subscriber until that from_ms of the server's clock, or until it is resumed; a pause
+/// Pauses a subscriber until that moment of the server's clock, or until it is resumed; a pause
 /// that was there is replaced.
 ///
 /// # Errors
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_ends_at_its_from_ms_or_when_it_is_resumed() {
+    fn a_pause_ends_at_its_moment_or_when_it_is_resumed() {
         let at = |now, until| read(now, [until, "me", "why", "", "", "", "", ""]).paused;
         assert_eq!(at(1_000, "1000"), None);
         let pause = at(999, "1000").unwrap();

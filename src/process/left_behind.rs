@@ -41,8 +41,16 @@ fn told(orphans: &[Orphan]) -> String {
 }
 
 /// Looks what speaks against it. Redis is asked only if the new one drops somebody.
-pub(super) async fn check(link: &Link, running: &Config, new: &Config) -> Result<(), Hindrance> {
-    let dropped: Vec<&str> = dropped(&running.routing, &new.routing).collect();
+/// `before`: the one in force, and the one that may be by the time the new one is.
+pub(super) async fn check(
+    link: &Link,
+    before: [&Config; 2],
+    new: &Config,
+) -> Result<(), Hindrance> {
+    let dropped: Vec<&str> = before
+        .iter()
+        .flat_map(|config| dropped(&config.routing, &new.routing))
+        .collect();
     if dropped.is_empty() {
         return Ok(());
     }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -61,6 +62,8 @@ struct Seen {
     stamps: Stamps,
     /// When files that nothing is wrong with are looked at again.
     again: Option<Instant>,
+    /// When the newest was handed on: an older refusal is not of it.
+    handed_on: Timestamp,
 }
 
 /// What tells that a file may have changed, by its path. The time of the last change of the inode
@@ -120,15 +123,20 @@ impl Reloader {
         let again = seen.again.take().is_some() && seen.stamps == stamps && !asked;
         seen.stamps = stamps;
         let file = self.path.display();
-        let refused = match fleet::configuration().reload.map(|reload| reload.outcome) {
-            Some(Outcome::Refused(why)) => Some(why),
+        let refused = match fleet::configuration().reload {
+            Some(fleet::Reload {
+                at,
+                outcome: Outcome::Refused(why),
+            }) => Some((at, why)),
             _ => None,
         };
-        let judgement = self.hinder(&running, judge(&running, &newest, loaded));
-        // What the files do not say any more is not waited for.
+        let judgement = self.hinder([&running, &newest], judge(&running, &newest, loaded));
+        // What the files do not say any more is not waited for. (It may be in force by now.)
+        let running = self.in_force.borrow().clone();
         let given_up = !matches!(judgement, Judgement::Take(_) | Judgement::UnderWay)
             && newest.content_hash != running.content_hash;
         if given_up {
+            seen.stamps = self::stamps(&self.path, &running);
             self.config.send_replace(running);
         }
         match judgement {
@@ -140,8 +148,9 @@ impl Reloader {
                 }
             }
             Judgement::UnderWay => {
-                // Whoever asks is answered; what has not been refused yet is answered when it is in force.
-                if let Some(why) = refused.filter(|_| asked) {
+                // Whoever asks is answered; what has not been refused yet is answered when it is, or is in force.
+                let of_it = |&(at, _): &(Timestamp, String)| asked && at >= seen.handed_on;
+                if let Some((_, why)) = refused.filter(of_it) {
                     tracing::error!(%file, "REFUSED, the running configuration stays: {why}");
                     fleet::reloaded(Outcome::Refused(why));
                 }
@@ -151,6 +160,7 @@ impl Reloader {
                     tracing::warn!("{warning}");
                 }
                 tracing::info!(%file, "read again: taking the new configuration over");
+                seen.handed_on = Timestamp::now();
                 self.config.send_replace(Arc::from(new));
             }
             Judgement::Wait(hindrance) => {
@@ -169,11 +179,11 @@ impl Reloader {
     }
 
     /// What may be taken by itself may not be taken now.
-    fn hinder(&self, running: &Config, judgement: Judgement) -> Judgement {
+    fn hinder(&self, before: [&Config; 2], judgement: Judgement) -> Judgement {
         let Judgement::Take(new) = judgement else {
             return judgement;
         };
-        let asking = left_behind::check(&self.link, running, &new);
+        let asking = left_behind::check(&self.link, before, &new);
         match tokio::runtime::Handle::current().block_on(asking) {
             Ok(()) => Judgement::Take(new),
             Err(hindrance) => Judgement::Wait(hindrance),

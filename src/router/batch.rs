@@ -20,7 +20,7 @@ use crate::progress::{Beat, Doing, Progress};
 use crate::retry::RECONNECT;
 use crate::store::{
     self, Audit, Fence, Fields, Holder, Keys, Link, Parked, RouteBatch, RouteCounts, Routed,
-    StoreError, StreamField, is_dataset_gone,
+    StoreError, StreamField, is_dataset_gone, refuses_key,
 };
 use crate::trace::{Traced, Tracer};
 
@@ -65,11 +65,6 @@ pub(super) fn bytes_of(fields: &Fields) -> usize {
         .iter()
         .map(|(name, value)| name.len() + value.len())
         .sum()
-}
-
-/// A lacking right is not meant: it may be to a key that all of a batch needs.
-fn is_wrong_type(error: &StoreError) -> bool {
-    error.redis().and_then(RedisError::code) == Some("WRONGTYPE")
 }
 
 pub(super) fn size(routed: &Routed) -> usize {
@@ -191,7 +186,7 @@ impl Dispatch {
                 Ok(counts) => return Ok(counts),
                 Err(error) => error,
             };
-            if is_wrong_type(&error) {
+            if error.redis().is_some_and(refuses_key) {
                 return self.send_apart(part).await;
             }
             if self.stop.is_cancelled() || error.redis().is_some_and(is_dataset_gone) {
@@ -242,16 +237,20 @@ impl Dispatch {
         .await
     }
 
-    /// Some key of the batch has the wrong type. What goes elsewhere is routed all the same; the
-    /// rest stays in the inbox, owed, and is tried again until the key is repaired.
+    /// Redis refuses some key of the batch. What goes elsewhere is routed all the same; the rest stays in the inbox,
+    /// owed, and is tried again until the key is repaired. A right may also be lacking to a key that all need, and
+    /// Redis need not say to which: then nothing goes elsewhere, and nothing is set aside.
     async fn send_apart(&self, whole: Part<'_>) -> Result<RouteCounts, StoreError> {
-        let mut total = RouteCounts::default();
+        let (mut total, mut went, mut refused) = (RouteCounts::default(), false, Vec::new());
         let streams = (0..whole.targets.len()).map(Place::Stream);
         for place in streams.chain([Place::Scheduled, Place::Dead]) {
             self.beat.touch();
             let all = whole.entries.iter().enumerate();
             let there = all.filter(|(_, (_, routed))| Place::of(routed) == place);
             let (at, mut entries): (Vec<_>, Vec<_>) = there.map(|(i, e)| (i, e.clone())).unzip();
+            if entries.is_empty() {
+                continue;
+            }
             let sources = whole.sources.map(|all| -> Vec<_> {
                 let source = |&i: &usize| all.get(i).cloned().flatten();
                 at.iter().map(source).collect()
@@ -277,15 +276,25 @@ impl Dispatch {
                 sources: sources.as_deref(),
             };
             match self.send(part).await {
-                Ok(counts) => total += counts,
-                Err(error) if is_wrong_type(&error) => {
-                    tracing::error!(%error, stream = name, entries = entries.len(),
-                        "HALTED for this stream: repair or rename the key; its events wait in the inbox");
-                    let fences = entries.iter().map(|(fence, _)| *fence).collect();
-                    self.set_aside(fences, STUCK_DELAY).await?;
+                Ok(counts) => {
+                    total += counts;
+                    went = true;
+                }
+                Err(error) if error.redis().is_some_and(refuses_key) => {
+                    let fences: Vec<_> = entries.iter().map(|(fence, _)| *fence).collect();
+                    refused.push((name, fences, error));
                 }
                 Err(error) => return Err(error),
             }
+        }
+        for (name, fences, error) in refused {
+            let wrong_type = error.redis().and_then(RedisError::code) == Some("WRONGTYPE");
+            if !(went || wrong_type || error.to_string().contains(&name)) {
+                return Err(error);
+            }
+            tracing::error!(%error, stream = name, entries = fences.len(),
+                "HALTED for this stream: repair or rename the key, or grant the right; its events wait in the inbox");
+            self.set_aside(fences, STUCK_DELAY).await?;
         }
         Ok(total)
     }

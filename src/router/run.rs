@@ -112,6 +112,7 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
     } = options;
     let link = redis.link();
     let active = config.borrow_and_update().clone();
+    in_force.send_replace(active.clone());
     let keys = Keys::new(active.routing.namespace());
     let membership = fleet::join(&link, &keys, &active).await?;
     fleet::in_force(&active, membership.generation);

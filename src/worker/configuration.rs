@@ -71,7 +71,12 @@ pub(super) async fn reload<H: Handler>(
         }
         let (mut failures, mut told) = (0, None);
         let prepared = loop {
-            let error = match core.prepare(&new).await {
+            let prepared = core.prepare(&new).await;
+            // What the file does not say any more is neither taken nor told.
+            if config.has_changed().unwrap_or(false) {
+                break None;
+            }
+            let error = match prepared {
                 Ok(prepared) => break Some(prepared),
                 Err(error) => error,
             };
@@ -100,8 +105,8 @@ pub(super) async fn reload<H: Handler>(
         if let Some(mine) = new.routing.served(&core.env.subscriber) {
             settings.send_replace(Arc::new(mine.clone()));
         }
+        in_force.send_replace(new.clone());
         fleet::in_force(&new, generation);
-        in_force.send_replace(new);
     }
 }
 

@@ -120,6 +120,7 @@ pub async fn run<H: Handler>(handler: H, options: WorkerOptions) -> Result<(), W
     );
     let link = redis.link();
     let first = config.borrow_and_update().clone();
+    in_force.send_replace(first.clone());
     let keys = Keys::new(first.routing.namespace());
     let settings = match first.routing.served(&subscriber) {
         Some(settings) => {

@@ -3,8 +3,8 @@
 //! Redis: the groups of the new configuration, and in `fleet` its generation, the configuration that is
 //! routed by and the dedupe windows in use.
 //! Guarantee: a configuration is in force only once its groups exist. One that a key of Redis stands
-//! against changes nothing, routing goes on by the one before, and no event is refused for what only the new
-//! one knows.
+//! against changes nothing, routing goes on by the one before, and while the file says so no event of the
+//! inbox is refused for what only the new one knows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,14 +36,21 @@ impl Router {
             return Ok(false);
         }
         let new = self.config.borrow_and_update().clone();
-        let is_new = |refused: &Refused| refused.config.fingerprint() == new.fingerprint();
+        // (The same content handed on again is told again.)
+        let is_new = |refused: &Refused| Arc::ptr_eq(&refused.config, &new);
         let mut refused = self.refused.take().filter(is_new);
         if new.fingerprint() == self.active.fingerprint() {
             return Ok(false); // the file has been put back
         }
         if refused.as_ref().is_none_or(|r| r.tried.elapsed() >= UPKEEP) {
-            match self.prepare(&new).await {
+            let prepared = self.prepare(&new).await;
+            // What the file does not say any more is neither taken nor told.
+            if self.config.has_changed().unwrap_or(false) {
+                return Ok(false);
+            }
+            match prepared {
                 Ok((membership, window)) => {
+                    fleet::route_by(&self.link, &self.keys, &new).await?;
                     self.put_in_force(new, membership, window);
                     return Ok(true);
                 }
@@ -81,7 +88,6 @@ impl Router {
         let window = self.join_window(new).await?;
         self.beat.touch();
         let joined = fleet::join(&self.link, &self.keys, new).await?;
-        fleet::route_by(&self.link, &self.keys, new).await?;
         Ok((joined, window))
     }
 
@@ -92,8 +98,8 @@ impl Router {
         self.window = window;
         self.tracer.set(new.routing.trace());
         self.active = new;
-        fleet::in_force(&self.active, generation);
         self.in_force.send_replace(self.active.clone());
+        fleet::in_force(&self.active, generation);
     }
 
     /// Registers the dedupe window anew from time to time.

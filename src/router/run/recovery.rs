@@ -33,7 +33,9 @@ impl Router {
                 break;
             }
         }
-        while self.reclaim().await? && !self.stop.is_cancelled() {}
+        // Not for ever: what is set aside comes back meanwhile, and the rest is owed as well.
+        let until = Instant::now() + LEASE;
+        while self.reclaim().await? && !self.stop.is_cancelled() && Instant::now() < until {}
         Ok(())
     }
 
