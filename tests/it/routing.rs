@@ -265,6 +265,37 @@ fn a_stream_that_is_not_a_stream_holds_up_nothing_else() {
     );
 }
 
+/// The same of a stream to which a right is lacking; and where one is lacking to what all need, nothing moves.
+#[test]
+fn a_right_that_is_lacking_holds_up_nothing_else() {
+    let fleet = Fleet::new();
+    let router = fleet.router("r");
+    let both = || [event(json!({})), typed("More.Happened", json!({}))];
+    let routed = || {
+        (
+            fleet.cli::<usize>("XLEN test-events"),
+            fleet.cli::<usize>("XLEN more-events"),
+        )
+    };
+    let _: () = fleet.cli("ACL SETUSER default resetkeys ~[^m]* %R~more-events");
+    fleet.publish(&both());
+    eventually("the other stream has its event", || {
+        (routed() == (1, 0)).then_some(())
+    });
+    router.wait_for_log("HALTED for this stream");
+    assert_eq!(
+        fleet.cli::<usize>("XLEN inbox"),
+        1,
+        "it waits where it is owed"
+    );
+    let _: () = fleet.cli("ACL SETUSER default resetkeys ~[^s]* %R~more-events %R~stats:*");
+    fleet.publish(&both());
+    router.wait_for_log("cannot route; trying again");
+    assert_eq!(routed(), (1, 0));
+    let _: () = fleet.cli("ACL SETUSER default allkeys");
+    eventually("all are routed", || (routed() == (2, 2)).then_some(()));
+}
+
 /// Another dedupe window forgets nothing that was marked under the one before.
 #[test]
 fn a_changed_dedupe_window_forgets_nothing() {
