@@ -87,9 +87,6 @@ pub(super) async fn reload<H: Handler>(
                 tracing::warn!(%error, failures, "cannot take the new routing.yaml over; trying again");
             }
             tokio::time::sleep(RECONNECT.delay(failures)).await;
-            if config.has_changed().unwrap_or(true) {
-                break None;
-            }
         };
         let Some((loaded, generation)) = prepared else {
             continue; // there is another one
