@@ -23,7 +23,7 @@ const AWAITS_REPAIR: Duration = Duration::from_secs(5);
 
 /// A configuration that Redis stands against.
 pub(super) struct Refused {
-    pub(super) config: Arc<Config>,
+    config: Arc<Config>,
     told: Option<String>,
     tried: Instant,
 }
@@ -48,9 +48,15 @@ impl Router {
             if self.config.has_changed().unwrap_or(false) {
                 return Ok(false);
             }
+            let prepared = match prepared {
+                Ok(prepared) => {
+                    let said = fleet::route_by(&self.link, &self.keys, &new).await;
+                    said.map(|()| prepared)
+                }
+                failed => failed,
+            };
             match prepared {
                 Ok((membership, window)) => {
-                    fleet::route_by(&self.link, &self.keys, &new).await?;
                     self.put_in_force(new, membership, window);
                     return Ok(true);
                 }
