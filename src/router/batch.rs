@@ -143,14 +143,16 @@ pub(super) struct Dispatch {
     pub(super) inbox: Arc<Holder>,
     pub(super) tracer: Tracer,
     pub(super) progress: Progress,
-    /// Of whoever sends: each attempt is a sign of life.
-    pub(super) beat: Arc<Beat>,
     pub(super) stop: CancellationToken,
 }
 
 impl Dispatch {
-    /// Routes decided entries, in order, in as many scripts as their bytes ask for.
-    pub(super) async fn send_all(&self, batch: &Decided) -> Result<RouteCounts, StoreError> {
+    /// Routes decided entries, in order, in as many scripts as their bytes ask for. Each attempt is a sign of life.
+    pub(super) async fn send_all(
+        &self,
+        batch: &Decided,
+        beat: &Beat,
+    ) -> Result<RouteCounts, StoreError> {
         let mut total = RouteCounts::default();
         let mut from = 0;
         while from < batch.entries.len() {
@@ -161,7 +163,7 @@ impl Dispatch {
                 bytes <= MAX_BYTES
             });
             let to = from + fitting.count().max(1);
-            total += self.send_until_answered(batch.part(from..to)).await?;
+            total += self.send_until_answered(batch.part(from..to), beat).await?;
             from = to;
         }
         Ok(total)
@@ -178,16 +180,20 @@ impl Dispatch {
         }
     }
 
-    async fn send_until_answered(&self, part: Part<'_>) -> Result<RouteCounts, StoreError> {
+    async fn send_until_answered(
+        &self,
+        part: Part<'_>,
+        beat: &Beat,
+    ) -> Result<RouteCounts, StoreError> {
         let mut failures = 0;
         loop {
-            self.beat.touch();
+            beat.touch();
             let error = match self.send(part).await {
                 Ok(counts) => return Ok(counts),
                 Err(error) => error,
             };
             if error.redis().is_some_and(refuses_key) {
-                return self.send_apart(part).await;
+                return self.send_apart(part, beat).await;
             }
             if self.stop.is_cancelled() || error.redis().is_some_and(is_dataset_gone) {
                 return Err(error);
@@ -240,11 +246,11 @@ impl Dispatch {
     /// Redis refuses some key of the batch. What goes elsewhere is routed all the same; the rest stays in the inbox,
     /// owed, and is tried again until the key is repaired. A right may also be lacking to a key that all need, and
     /// Redis need not say to which: then nothing goes elsewhere, and nothing is set aside.
-    async fn send_apart(&self, whole: Part<'_>) -> Result<RouteCounts, StoreError> {
+    async fn send_apart(&self, whole: Part<'_>, beat: &Beat) -> Result<RouteCounts, StoreError> {
         let (mut total, mut went, mut refused) = (RouteCounts::default(), false, Vec::new());
         let streams = (0..whole.targets.len()).map(Place::Stream);
         for place in streams.chain([Place::Scheduled, Place::Dead]) {
-            self.beat.touch();
+            beat.touch();
             let all = whole.entries.iter().enumerate();
             let there = all.filter(|(_, (_, routed))| Place::of(routed) == place);
             let (at, mut entries): (Vec<_>, Vec<_>) = there.map(|(i, e)| (i, e.clone())).unzip();
@@ -260,9 +266,9 @@ impl Dispatch {
                     *target = 0;
                 }
             }
-            let (name, targets) = match place {
+            let (key, targets) = match place {
                 Place::Stream(index) => match whole.targets.get(index..=index) {
-                    Some(only) => (only.concat(), only),
+                    Some(only) => (self.keys.stream(&only.concat()), only),
                     None => continue,
                 },
                 Place::Scheduled => (self.keys.scheduled(), &[][..]),
@@ -282,17 +288,21 @@ impl Dispatch {
                 }
                 Err(error) if error.redis().is_some_and(refuses_key) => {
                     let fences: Vec<_> = entries.iter().map(|(fence, _)| *fence).collect();
-                    refused.push((name, fences, error));
+                    refused.push((key, fences, error));
                 }
                 Err(error) => return Err(error),
             }
         }
-        for (name, fences, error) in refused {
-            let wrong_type = error.redis().and_then(RedisError::code) == Some("WRONGTYPE");
-            if !(went || wrong_type || error.to_string().contains(&name)) {
+        for (key, fences, error) in refused {
+            // (As scripts say it: `must_be_able`.)
+            let of_it = |cause: &RedisError| {
+                cause.code() == Some("WRONGTYPE")
+                    || cause.to_string().contains(&format!(" on {key}: "))
+            };
+            if !(went || error.redis().is_some_and(of_it)) {
                 return Err(error);
             }
-            tracing::error!(%error, stream = name, entries = fences.len(),
+            tracing::error!(%error, stream = key, entries = fences.len(),
                 "HALTED for this stream: repair or rename the key, or grant the right; its events wait in the inbox");
             self.set_aside(fences, STUCK_DELAY).await?;
         }

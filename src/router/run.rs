@@ -154,7 +154,6 @@ pub async fn run(options: RouterOptions) -> Result<(), RouterError> {
         keys: keys.clone(),
         inbox: inbox.clone(),
         progress: progress.clone(),
-        beat: Arc::new(progress.of("sending", PATIENCE)),
         stop: stop.clone(),
     };
     let mut router = Router {

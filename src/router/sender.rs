@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Poll;
 
 use futures_util::future::{FutureExt, MaybeDone, maybe_done};
@@ -15,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::batch::{Decided, Dispatch};
 use super::fast::Fast;
 use crate::failpoint::failpoint;
-use crate::progress::PATIENCE;
+use crate::progress::{Beat, PATIENCE};
 use crate::store::transact::Ready;
 use crate::store::{RouteCounts, StoreError};
 
@@ -31,9 +30,6 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn start(dispatch: Dispatch) -> Self {
-        // Its own: the task before it may still be on its way out, and must not speak for this one.
-        let beat = Arc::new(dispatch.progress.of("sending", PATIENCE));
-        let dispatch = Dispatch { beat, ..dispatch };
         let (batches, queue) = mpsc::channel(1);
         Self {
             batches,
@@ -92,31 +88,33 @@ async fn execute(ready: Ready) -> Result<bool, RedisError> {
 }
 
 async fn send_all(dispatch: Dispatch, mut queue: mpsc::Receiver<Batch>) -> Result<(), StoreError> {
+    // Its own: the task before it may still be on its way out, and must not speak for this one.
+    let beat = dispatch.progress.of("sending", PATIENCE);
     let mut fast = Fast::new(dispatch.clone());
     let mut writing: Option<Writing> = None;
     loop {
         let batch = match &mut writing {
             None => {
-                dispatch.beat.rest();
+                beat.rest();
                 queue.recv().await
             }
             Some(before) => tokio::select! {
                 biased;
                 batch = queue.recv() => batch,
                 () = &mut before.answer => {
-                    finish(&dispatch, &mut fast, writing.take()).await?;
+                    finish(&dispatch, &beat, &mut fast, writing.take()).await?;
                     continue;
                 }
             },
         };
-        dispatch.beat.touch();
+        beat.touch();
         let Some(batch) = batch else {
-            finish(&dispatch, &mut fast, writing).await?;
-            dispatch.beat.rest();
+            finish(&dispatch, &beat, &mut fast, writing).await?;
+            beat.rest();
             return Ok(());
         };
         let ready = fast.open(&batch.0).await;
-        let written = finish(&dispatch, &mut fast, writing.take()).await?;
+        let written = finish(&dispatch, &beat, &mut fast, writing.take()).await?;
         match ready {
             Some(ready) if written => writing = Some(Writing::start(batch, ready).await),
             other => {
@@ -124,7 +122,7 @@ async fn send_all(dispatch: Dispatch, mut queue: mpsc::Receiver<Batch>) -> Resul
                     fast.give_up(); // what was open may not be written any more
                 }
                 let (batch, routed) = batch;
-                let counts = dispatch.send_all(&batch).await?;
+                let counts = dispatch.send_all(&batch, &beat).await?;
                 dispatch.tell(batch, &counts);
                 routed.send(counts).ok();
             }
@@ -135,6 +133,7 @@ async fn send_all(dispatch: Dispatch, mut queue: mpsc::Receiver<Batch>) -> Resul
 /// Waits for the batch that is being written; answers whether what was sent behind it still counts.
 async fn finish(
     dispatch: &Dispatch,
+    beat: &Beat,
     fast: &mut Fast,
     writing: Option<Writing>,
 ) -> Result<bool, StoreError> {
@@ -163,7 +162,7 @@ async fn finish(
                     fast.rest();
                 }
             }
-            (dispatch.send_all(&batch).await?, false)
+            (dispatch.send_all(&batch, beat).await?, false)
         }
     };
     dispatch.tell(batch, &counts);

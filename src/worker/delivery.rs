@@ -184,16 +184,6 @@ impl GivenUp {
     }
 }
 
-impl fmt::Display for Next {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Retry(delay) => write!(f, "again in {} ms", delay.as_millis()),
-            Self::GiveUp(_) => f.write_str("to the dead letters"),
-            Self::Wait => f.write_str("waits"),
-        }
-    }
-}
-
 /// What a failure leads to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Next {
@@ -203,6 +193,16 @@ pub(crate) enum Next {
     GiveUp(GivenUp),
     /// Not charged; again after a while.
     Wait,
+}
+
+impl fmt::Display for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry(delay) => write!(f, "again in {} ms", delay.as_millis()),
+            Self::GiveUp(_) => f.write_str("to the dead letters"),
+            Self::Wait => f.write_str("waits"),
+        }
+    }
 }
 
 /// Decides about a failure; `failures` counts it.

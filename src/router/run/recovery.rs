@@ -2,7 +2,7 @@
 //! routers that died.
 //!
 //! Redis: XAUTOCLAIM on the inbox, and the groups of the configuration in force.
-//! Guarantee: what was read comes before what is unread.
+//! Guarantee: what was read comes before what is unread, unless that takes longer than a lease.
 
 use tokio::time::Instant;
 

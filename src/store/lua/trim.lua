@@ -12,7 +12,7 @@ local function fields(list)
   for i = 1, #list, 2 do by_name[list[i]] = list[i + 1] end
   return by_name
 end
-local whole = fields(redis.call('XINFO', 'STREAM', stream))
+local whole -- looked at when a group seems to lag: payloads come along
 local may_set = redis.acl_check_cmd('XGROUP', 'SETID', stream, 'any', '0')
 local present, floor, slowest = {}, nil, ''
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -21,7 +21,8 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   -- A group that has been given everything lags by nothing. Redis may think otherwise: its append-only file does
   -- not tell how many entries a group has read, and after entries were deleted it does not know. From here on its
   -- count is right, also while entries wait.
-  if may_set and group.lag ~= 0 and group['last-delivered-id'] == whole['last-generated-id'] then
+  if may_set and group.lag ~= 0 then whole = whole or fields(redis.call('XINFO', 'STREAM', stream)) end
+  if whole and group.lag ~= 0 and group['last-delivered-id'] == whole['last-generated-id'] then
     redis.call('XGROUP', 'SETID', stream, group.name, whole['last-generated-id'], 'ENTRIESREAD', whole['entries-added'])
   end
   -- The oldest ID that this group has yet to settle: the one after the last delivered,
