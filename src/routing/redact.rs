@@ -82,9 +82,7 @@ impl Pointer {
             _ => Ok(Self(segments)),
         }
     }
-}
 
-impl Pointer {
     /// The way within the data; nothing if it leads elsewhere.
     fn within_data(&self) -> Option<&[Segment]> {
         match self.0.split_first() {
@@ -162,9 +160,7 @@ impl Redact {
             pointers,
         })
     }
-}
 
-impl Redact {
     /// The data of an event in the history of an entity, as they may be shown; nothing if no rule is
     /// for it.
     pub fn stored(&self, entity: &str, data: &RawValue) -> Option<String> {
